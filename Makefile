@@ -1,0 +1,58 @@
+# Each target sets up what it needs in .venv; a machine with Python 3.11+ and make is enough.
+#   make demo [FILE=array.npy]    make test [ARGS="-k locks"]    make bench [ARGS=...]    make lint    make format
+PYTHON ?= python3
+ARGS ?=
+FILE ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
+
+.PHONY: help demo test bench lint format clean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^# *\(make .*\)/\1/p' Makefile
+
+demo: $(VENV)/.cli
+	$(BIN)/arrayhost demo $(FILE)
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest $(ARGS)
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m benchmarks $(ARGS)
+
+# Every check runs even if an earlier one fails, so that one run tells all.
+lint: $(VENV)/.dev
+	@status=0; \
+	for check in "ruff check ." "ruff format --check ." "mypy" "codespell"; do \
+		echo "$$check"; $(BIN)/$$check || status=1; \
+	done; \
+	exit $$status
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A venv that could not be finished is removed: the next run must not take it for a good one.
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "arrayhost needs Python 3.11 or newer, and '$(PYTHON)' is: $$($(PYTHON) --version 2>&1)" >&2; \
+		echo "Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@$(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); \
+		echo "'$(PYTHON) -m venv' failed; Debian and Ubuntu keep it in the package python3-venv" >&2; exit 1; }
+	@touch $@
+
+$(VENV)/.cli: pyproject.toml | $(VENV)/.created
+	$(INSTALL) '.[cli]'
+	@touch $@
+
+# dev contains cli, hence both stamps.
+$(VENV)/.dev: pyproject.toml | $(VENV)/.created
+	$(INSTALL) '.[dev]'
+	@touch $(VENV)/.cli $@

@@ -1,0 +1,98 @@
+"""Share NumPy arrays between processes: one process hosts them, everybody else uses them as ndarrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import arrayhost.client.surface  # noqa: F401  # gives HostedArray what ndarray has
+from arrayhost.client.array import ArrayStatistics, HostedArray, locked
+from arrayhost.client.object import HostedObject
+from arrayhost.errors import (
+    AccessError,
+    ArgumentEncodingError,
+    ArrayHostError,
+    HostGoneError,
+    HostMemoryError,
+    LockError,
+    LockTimeoutError,
+    NoHostError,
+    NotAuthorizedError,
+    ProtocolError,
+    ReferentError,
+    ReferentNotFoundError,
+    RemoteError,
+    StaleProxyError,
+    TornArrayError,
+    TornArrayWarning,
+    TransportError,
+    UnsupportedDTypeError,
+    UnsupportedError,
+    UnsupportedPlatformError,
+    WouldDeadlock,
+)
+from arrayhost.hosting import current_link as _current_link
+from arrayhost.manager import ArrayManager, connect
+
+__all__ = [
+    "AccessError",
+    "ArgumentEncodingError",
+    "ArrayHostError",
+    "ArrayManager",
+    "ArrayStatistics",
+    "HostGoneError",
+    "HostMemoryError",
+    "HostedArray",
+    "HostedObject",
+    "LockError",
+    "LockTimeoutError",
+    "NoHostError",
+    "NotAuthorizedError",
+    "ProtocolError",
+    "ReferentError",
+    "ReferentNotFoundError",
+    "RemoteError",
+    "StaleProxyError",
+    "TornArrayError",
+    "TornArrayWarning",
+    "TransportError",
+    "UnsupportedDTypeError",
+    "UnsupportedError",
+    "UnsupportedPlatformError",
+    "WouldDeadlock",
+    "arange",
+    "array",
+    "asarray",
+    "connect",
+    "empty",
+    "full",
+    "linspace",
+    "locked",
+    "ones",
+    "zeros",
+]
+
+__version__ = "0.1.0"
+
+
+def _creator(name: str) -> Any:
+    def create(*args: Any, **kwargs: Any) -> HostedArray:
+        result: HostedArray = _current_link().create(f"#{name}", args, kwargs)
+        return result
+
+    create.__name__ = create.__qualname__ = name
+    create.__doc__ = (
+        f"Host an array from code that runs inside a host. As `numpy.{name}`.\n\n"
+        "Raises\n------\nNoHostError\n    This process is not a host.\n\n"
+        "Notes\n-----\nReturned from a hosted object's method, it reaches the caller as a proxy, not as a copy."
+    )
+    return create
+
+
+arange = _creator("arange")
+array = _creator("array")
+asarray = _creator("asarray")
+empty = _creator("empty")
+full = _creator("full")
+linspace = _creator("linspace")
+ones = _creator("ones")
+zeros = _creator("zeros")

@@ -1,0 +1,1 @@
+"""The ``arrayhost`` command; it needs the ``cli`` extra and nothing else in the package imports it."""

@@ -1,0 +1,226 @@
+"""What ndarray has and `HostedArray` therefore has too: operators, methods, attributes, from a few tables.
+
+Nothing here knows how anything is evaluated; each name becomes an `Operation`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from arrayhost.client.array import HostedArray, evaluate, proxy_of
+from arrayhost.evaluation.operations import GET, METHOD, OPERATOR, SET, Operation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["HostedFlat"]
+
+_BINARY = ["add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "lshift", "rshift", "lt", "le", "eq",
+           "ne", "gt", "ge"]  # fmt: skip
+_LOGICAL = {"and": "and_", "or": "or_", "xor": "xor"}
+_COMPARISONS = frozenset(["lt", "le", "eq", "ne", "gt", "ge"])
+_UNARY = ["neg", "pos", "abs", "invert"]
+_IN_PLACE = ["add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "lshift", "rshift", "and", "or", "xor"]
+_CONVERSIONS = ["__bool__", "__int__", "__float__", "__complex__", "__index__", "__contains__", "__copy__",
+                "__deepcopy__"]  # fmt: skip
+_FACTS = ["shape", "dtype", "ndim", "size", "nbytes", "itemsize", "strides"]
+_VIEWS = ["T", "mT", "real", "imag"]
+_NOT_METHODS = frozenset(["copy", "dump", "dumps", "to_device"])
+
+
+class HostedFlat:
+    """What ``a.flat`` gives: the array as one sequence of elements.
+
+    Notes
+    -----
+    Reading goes by a consistent copy of the array; assigning is one atomic write in the host.
+    """
+
+    def __init__(self, base: HostedArray) -> None:
+        self.base = base
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.base.copy("K").flat[index]
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        if isinstance(index, slice) and index == slice(None):
+            evaluate(Operation(SET, "flat"), (self.base, value), {})
+            return
+        positions = np.arange(self.base.size)[index]
+        if not np.size(positions):
+            return
+        evaluate(Operation(METHOD, "put"), (self.base, positions, value), {})
+
+    def __len__(self) -> int:
+        return int(self.base.size)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.base.copy("K").flat)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        return np.asarray(self.base.copy("K").flat, dtype)
+
+    def copy(self) -> np.ndarray[Any, Any]:
+        """Return the elements as a 1-D ndarray."""
+        return self.base.copy("K").flatten()
+
+
+def _defers(other: Any) -> bool:
+    """Whether an operand asks to be given the operation, as ndarray's own operators check."""
+    return getattr(type(other), "__array_ufunc__", _defers) is None
+
+
+def _binary(name: str, function_name: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    operation = Operation(OPERATOR, function_name)
+
+    def forward(self: HostedArray, other: Any) -> Any:
+        if _defers(other):
+            return NotImplemented
+        return evaluate(operation, (self, other), {})
+
+    def backward(self: HostedArray, other: Any) -> Any:
+        if _defers(other):
+            return NotImplemented
+        return evaluate(operation, (other, self), {})
+
+    return forward, backward
+
+
+def _in_place(name: str) -> Callable[..., Any]:
+    operation = Operation(OPERATOR, f"i{name}")
+
+    def method(self: HostedArray, other: Any) -> Any:
+        return evaluate(operation, (self, other), {})
+
+    return method
+
+
+def _method(name: str) -> Callable[..., Any]:
+    operation = Operation(METHOD, name)
+
+    def method(self: HostedArray, *args: Any, **kwargs: Any) -> Any:
+        return evaluate(operation, (self, *args), kwargs)
+
+    return method
+
+
+def _divmod() -> tuple[Callable[..., Any], Callable[..., Any]]:
+    forward_operation, backward_operation = Operation(METHOD, "__divmod__"), Operation(METHOD, "__rdivmod__")
+
+    def forward(self: HostedArray, other: Any) -> Any:
+        return evaluate(forward_operation, (self, other), {})
+
+    def backward(self: HostedArray, other: Any) -> Any:
+        return evaluate(backward_operation, (self, other), {})
+
+    return forward, backward
+
+
+def _power(self: HostedArray, other: Any, modulus: Any = None) -> Any:
+    if modulus is not None or _defers(other):
+        return NotImplemented
+    return evaluate(Operation(OPERATOR, "pow"), (self, other), {})
+
+
+def _fact(name: str) -> property:
+    def get(self: HostedArray) -> Any:
+        return getattr(self._view, name)
+
+    return property(get, doc=getattr(np.ndarray, name).__doc__)
+
+
+def _view(name: str, *, settable: bool) -> property:
+    getting, setting = Operation(GET, name), Operation(SET, name)
+
+    def get(self: HostedArray) -> Any:
+        return evaluate(getting, (self,), {})
+
+    def put(self: HostedArray, value: Any) -> None:
+        evaluate(setting, (self, value), {})
+
+    return property(get, put if settable else None, doc=getattr(np.ndarray, name).__doc__)
+
+
+def _get_shape(self: HostedArray) -> tuple[int, ...]:
+    return self._view.shape
+
+
+def _set_shape(self: HostedArray, shape: Any) -> None:
+    """Give this proxy another shape; other proxies of the array keep theirs, as other views of an ndarray do."""
+    reshaped = self.writer.view()
+    reshaped.shape = shape  # raises where a copy would be needed
+    other = self.viewed(reshaped)
+    self._view, self._layout, self._writer, self._reference = other._view, other._layout, None, None
+
+
+def _get_base(self: HostedArray) -> HostedArray | None:
+    """The proxy of the whole segment's array that this is a view of; None for a whole array."""
+    whole = self._source.whole
+    if whole is None or self.layout.nbytes == whole.nbytes:
+        return None
+    return proxy_of(self._source, whole)
+
+
+def _get_flags(self: HostedArray) -> Any:
+    return self.writer.flags
+
+
+def _get_flat(self: HostedArray) -> HostedFlat:
+    return HostedFlat(self)
+
+
+def _set_flat(self: HostedArray, value: Any) -> None:
+    evaluate(Operation(SET, "flat"), (self, value), {})
+
+
+def _get_live(name: str) -> property:
+    def get(self: HostedArray) -> Any:
+        return getattr(np.asarray(self), name)
+
+    return property(get, doc=f"``ndarray.{name}`` of the live memory, read-only.")
+
+
+def _install(name: str, value: Any) -> None:
+    if callable(value):
+        value.__name__ = name
+        value.__qualname__ = f"HostedArray.{name}"
+        value.__doc__ = getattr(getattr(np.ndarray, name, None), "__doc__", None)
+    setattr(HostedArray, name, value)
+
+
+def _install_all() -> None:
+    for name, function_name in {**dict(zip(_BINARY, _BINARY, strict=True)), **_LOGICAL}.items():
+        forward, backward = _binary(name, function_name)
+        _install(f"__{name}__", forward)
+        if name not in _COMPARISONS:
+            _install(f"__r{name}__", backward)
+    _install("__pow__", _power)
+    for name in _UNARY:
+        _install(f"__{name}__", _method(f"__{name}__"))
+    for name in _IN_PLACE:
+        _install(f"__i{name}__", _in_place(name))
+    for method, value in zip(("__divmod__", "__rdivmod__"), _divmod(), strict=True):
+        _install(method, value)
+    for name in _CONVERSIONS:
+        _install(name, _method(name))
+    for name in dir(np.ndarray):
+        attribute = getattr(np.ndarray, name)
+        if not name.startswith("_") and callable(attribute) and name not in _NOT_METHODS:
+            _install(name, _method(name))
+    for name in _FACTS:
+        setattr(HostedArray, name, _fact(name))
+    for name in _VIEWS:
+        if hasattr(np.ndarray, name):
+            setattr(HostedArray, name, _view(name, settable=name in ("real", "imag")))
+    for name in ("ctypes", "data"):
+        setattr(HostedArray, name, _get_live(name))
+    HostedArray.shape = property(_get_shape, _set_shape, doc=np.ndarray.shape.__doc__)
+    HostedArray.flags = property(_get_flags, doc=np.ndarray.flags.__doc__)
+    HostedArray.flat = property(_get_flat, _set_flat, doc=np.ndarray.flat.__doc__)
+    HostedArray.base = property(_get_base, doc=_get_base.__doc__)
+    HostedArray.device = property(lambda self: "cpu", doc="``'cpu'``, as ndarray's.")
+
+
+_install_all()

@@ -1,0 +1,170 @@
+"""Where an array lies in a segment: offset, shape, strides, dtype, and whether that is sound."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from arrayhost.errors import ProtocolError, UnsupportedDTypeError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+__all__ = ["Layout", "check_mappable", "dtype_from_wire", "dtype_to_wire"]
+
+MAX_NDIM = 64  # NumPy 2's own limit
+_MAX_BYTES = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """An array's place in a segment.
+
+    Attributes
+    ----------
+    offset : int
+        Bytes from the segment's start to element ``[0, 0, ...]``.
+    shape, strides : tuple of int
+        As NumPy's; strides in bytes, of any sign.
+    dtype : numpy.dtype
+    writeable : bool
+        False where NumPy's own view would be read-only (``np.broadcast_to`` and the like).
+    """
+
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: np.dtype[Any]
+    writeable: bool = True
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the elements, as ``ndarray.nbytes``: repeated elements count each time."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def extent(self) -> tuple[int, int]:
+        """First byte that the array touches and the one after its last, from the segment's start."""
+        if 0 in self.shape:
+            return self.offset, self.offset
+        low = high = self.offset
+        for n, stride in zip(self.shape, self.strides, strict=True):
+            if stride < 0:
+                low += (n - 1) * stride
+            else:
+                high += (n - 1) * stride
+        return low, high + self.dtype.itemsize
+
+    def check(self, segment_bytes: int) -> None:
+        """Refuse a layout that would reach outside its segment.
+
+        NumPy itself accepts a negative offset or shape over a buffer and then reads foreign memory, so every
+        layout that arrives from another process passes through here before an ndarray is made of it.
+
+        Raises
+        ------
+        ProtocolError
+            The layout does not fit `segment_bytes`, or is not a layout at all.
+        """
+        if len(self.shape) != len(self.strides) or len(self.shape) > MAX_NDIM:
+            raise ProtocolError(f"a layout with shape {self.shape} and strides {self.strides}")
+        if self.offset < 0 or any(n < 0 for n in self.shape):
+            raise ProtocolError(f"a layout with offset {self.offset} and shape {self.shape}")
+        if self.nbytes > _MAX_BYTES:
+            raise ProtocolError(f"a layout of {self.nbytes} bytes")
+        check_mappable(self.dtype)
+        low, high = self.extent()
+        if low < 0 or high > segment_bytes:
+            raise ProtocolError(f"a layout over bytes {low} to {high} of a segment that has {segment_bytes}")
+
+    @classmethod
+    def contiguous(cls, shape: tuple[int, ...], dtype: npt.DTypeLike, order: str = "C") -> Layout:
+        """Layout of a whole new array at offset 0.
+
+        Parameters
+        ----------
+        shape : tuple of int
+        dtype : dtype_like
+        order : {"C", "F"}
+        """
+        dtype = np.dtype(dtype)
+        if order == "F":
+            strides = np.cumprod((dtype.itemsize, *shape[:-1]), dtype=object) if shape else ()
+            return cls(0, shape, tuple(int(s) for s in strides), dtype)
+        backwards = np.cumprod((dtype.itemsize, *shape[:0:-1]), dtype=object) if shape else ()
+        return cls(0, shape, tuple(int(s) for s in backwards)[::-1], dtype)
+
+
+def check_mappable(dtype: np.dtype[Any]) -> None:
+    """Raise unless elements of `dtype` are plain bytes that mean the same in every process.
+
+    Raises
+    ------
+    UnsupportedDTypeError
+        `dtype` holds Python objects or variable-width strings.
+    """
+    if dtype.hasobject or dtype.kind == "T":
+        raise UnsupportedDTypeError(
+            f"an array of dtype {dtype} holds pointers and cannot be shared as memory; use a fixed-size dtype "
+            "(for text: dtype='U20' or 'S20'), or register a class that keeps the objects in the host"
+        )
+
+
+def dtype_to_wire(dtype: np.dtype[Any]) -> Any:
+    """Describe a dtype in strings, numbers and lists; `dtype_from_wire` rebuilds it exactly."""
+    if dtype.subdtype is not None:
+        base, shape = dtype.subdtype
+        return ["sub", dtype_to_wire(base), list(shape)]
+    if dtype.names is not None and dtype.fields is not None:
+        fields = [
+            [name, dtype_to_wire(dtype.fields[name][0]), dtype.fields[name][1], _title(dtype.fields[name])]
+            for name in dtype.names
+        ]
+        return ["rec", fields, dtype.itemsize, dtype.isalignedstruct]
+    return dtype.str
+
+
+def dtype_from_wire(wire: Any) -> np.dtype[Any]:
+    """Rebuild a dtype from `dtype_to_wire`.
+
+    Raises
+    ------
+    ProtocolError
+        `wire` describes no dtype.
+    """
+    try:
+        return _dtype_from_wire(wire, depth=0)
+    except (TypeError, ValueError, KeyError, IndexError, SyntaxError) as error:
+        raise ProtocolError(f"no dtype: {str(wire)[:100]}") from error
+
+
+def _dtype_from_wire(wire: Any, depth: int) -> np.dtype[Any]:
+    if depth > 32:
+        raise ValueError("nested too deeply")
+    if isinstance(wire, str):
+        # Only the array-protocol spelling: np.dtype() would also parse lists and comma-separated records.
+        if not 2 <= len(wire) <= 40 or wire[0] not in "<>|=" or "," in wire:
+            raise ValueError(wire)
+        return np.dtype(wire)
+    kind = wire[0]
+    if kind == "sub":
+        return np.dtype((_dtype_from_wire(wire[1], depth + 1), tuple(wire[2])))
+    if kind != "rec":
+        raise ValueError(kind)
+    _, fields, itemsize, aligned = wire
+    names = [(title, name) if title is not None else name for name, _, _, title in fields]
+    described = {
+        "names": [name for name, _, _, _ in fields],
+        "formats": [_dtype_from_wire(inner, depth + 1) for _, inner, _, _ in fields],
+        "offsets": [offset for _, _, offset, _ in fields],
+        "itemsize": itemsize,
+    }
+    if any(isinstance(name, tuple) for name in names):
+        described["titles"] = [title for _, _, _, title in fields]
+    return np.dtype(described, align=bool(aligned))  # type: ignore[call-overload,no-any-return] # dict form is untyped
+
+
+def _title(field: Any) -> str | None:
+    return field[2] if len(field) > 2 else None

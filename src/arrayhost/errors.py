@@ -1,0 +1,225 @@
+"""Every error of arrayhost, split by what the caller can do next.
+
+::
+
+    ArrayHostError
+    ├── ReferentError      the array or object asked for is not there
+    │   ├── ReferentNotFoundError  (LookupError)       no such name or id
+    │   └── StaleProxyError        (ReferenceError)    it was there when this proxy was made
+    ├── AccessError        you may not, or not from here
+    │   ├── NotAuthorizedError     (AuthenticationError)
+    │   └── NoHostError            (RuntimeError)      this process hosts nothing
+    ├── LockError
+    │   ├── LockTimeoutError       (TimeoutError)      someone else holds it: the text names whom
+    │   └── WouldDeadlock          (RuntimeError)      you would wait for yourself
+    ├── TornArrayError     a writer died in mid-write: recover() or write the whole array
+    ├── HostMemoryError    (MemoryError)               more than the machine has free
+    ├── UnsupportedError   arrayhost cannot do this here
+    │   ├── UnsupportedDTypeError    (TypeError)
+    │   └── UnsupportedPlatformError (OSError)
+    ├── TransportError     the conversation with the host failed
+    │   ├── HostGoneError          (ConnectionError)   it ended, or was never there
+    │   ├── ProtocolError                              the peer sent something malformed
+    │   └── ArgumentEncodingError  (TypeError)         this value cannot travel to a host
+    └── RemoteError        code in the host raised something that could not travel here
+"""
+
+from __future__ import annotations
+
+from multiprocessing import AuthenticationError
+from typing import Any
+
+__all__ = [
+    "AccessError",
+    "ArgumentEncodingError",
+    "ArrayHostError",
+    "HostGoneError",
+    "HostMemoryError",
+    "LockError",
+    "LockTimeoutError",
+    "NoHostError",
+    "NotAuthorizedError",
+    "ProtocolError",
+    "ReferentError",
+    "ReferentNotFoundError",
+    "RemoteError",
+    "StaleProxyError",
+    "TornArrayError",
+    "TornArrayWarning",
+    "TransportError",
+    "UnsupportedDTypeError",
+    "UnsupportedError",
+    "UnsupportedPlatformError",
+    "WouldDeadlock",
+    "format_bytes",
+]
+
+
+def format_bytes(n_bytes: int) -> str:
+    """Write a size as people read it: ``400 B``, ``381.5 MiB``."""
+    size = float(n_bytes)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(size) < 1024:
+            return f"{n_bytes} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
+
+
+class ArrayHostError(Exception):
+    """Root of every error that arrayhost raises on its own account."""
+
+
+class ReferentError(ArrayHostError):
+    """The array or object is not there."""
+
+
+class ReferentNotFoundError(ReferentError, LookupError):
+    """Nothing is hosted under that name or id (not: it was, and has gone)."""
+
+
+class StaleProxyError(ReferentError, ReferenceError):
+    """The array or object existed when this proxy was made and does not any more."""
+
+
+class AccessError(ArrayHostError):
+    """The caller may not do this, or not from this process."""
+
+
+class NotAuthorizedError(AccessError, AuthenticationError):
+    """The host and this process do not share a key, or belong to different users."""
+
+
+class NoHostError(AccessError, RuntimeError):
+    """A function that works inside a host process was called outside of one."""
+
+
+class LockError(ArrayHostError):
+    """A lock could not be had."""
+
+
+class LockTimeoutError(LockError, TimeoutError):
+    """A lock was not free in time.
+
+    Attributes
+    ----------
+    timeout : float
+        Seconds waited.
+    holder_pid : int
+        The process that held the lock last, 0 if unknown.
+    """
+
+    def __init__(self, what: str, timeout: float, holder_pid: int = 0) -> None:
+        super().__init__(what, timeout, holder_pid)
+        self.what, self.timeout, self.holder_pid = what, timeout, holder_pid
+
+    def __str__(self) -> str:
+        holder = f"process {self.holder_pid} holds it" if self.holder_pid else "its holder is unknown"
+        return (
+            f"no {self.what} within {self.timeout:g} s: {holder}; "
+            "wait longer with timeout=, or end the section that holds it"
+        )
+
+
+class WouldDeadlock(LockError, RuntimeError):
+    """The caller would wait for a lock that it holds itself."""
+
+
+class TornArrayError(ArrayHostError):
+    """A process died while it wrote to this array, so old and new values may be mixed.
+
+    Attributes
+    ----------
+    pid : int
+        The process that died, 0 if unknown.
+    """
+
+    def __init__(self, pid: int, what: str = "this array") -> None:
+        super().__init__(pid, what)
+        self.pid, self.what = pid, what
+
+    def __str__(self) -> str:
+        return (
+            f"{self.what} may hold a half-finished write: process {self.pid} died while writing it; "
+            "write the whole array (a[...] = values), or accept what is there with a.recover()"
+        )
+
+
+class TornArrayWarning(RuntimeWarning):
+    """The section just entered is on an array whose last writer died in mid-write."""
+
+
+class HostMemoryError(ArrayHostError, MemoryError):
+    """An array would need more memory than is free.
+
+    Attributes
+    ----------
+    need_bytes, free_bytes : int
+    limit : str
+        What sets the bound: the machine, a control group, or the host's ``max_bytes``.
+    """
+
+    def __init__(self, need_bytes: int, free_bytes: int, limit: str = "this machine") -> None:
+        super().__init__(need_bytes, free_bytes, limit)
+        self.need_bytes, self.free_bytes, self.limit = need_bytes, free_bytes, limit
+
+    def __str__(self) -> str:
+        return (
+            f"this needs {format_bytes(self.need_bytes)} and {self.limit} has {format_bytes(self.free_bytes)} free; "
+            "drop arrays that are no longer used, choose a smaller dtype or shape, or raise the limit"
+        )
+
+
+class UnsupportedError(ArrayHostError):
+    """Not possible with arrayhost, or not on this system."""
+
+
+class UnsupportedDTypeError(UnsupportedError, TypeError):
+    """Elements of this dtype hold pointers, which mean nothing in another process."""
+
+
+class UnsupportedPlatformError(UnsupportedError, OSError):
+    """Hosting needs a kernel facility that this system lacks."""
+
+
+class TransportError(ArrayHostError):
+    """Talking to the host failed."""
+
+
+class HostGoneError(TransportError, ConnectionError):
+    """There is no host at that address any more, or none yet."""
+
+
+class ProtocolError(TransportError):
+    """The other side sent bytes that are not a valid message; the connection is dropped."""
+
+
+class ArgumentEncodingError(TransportError, TypeError):
+    """A value cannot be sent to the host; nothing was sent."""
+
+
+class RemoteError(ArrayHostError):
+    """Code in the host raised an exception that could not be rebuilt here.
+
+    Attributes
+    ----------
+    type_name : str
+        The exception's class in the host.
+    text : str
+        Its message.
+    """
+
+    def __init__(self, type_name: str, text: str) -> None:
+        super().__init__(type_name, text)
+        self.type_name, self.text = type_name, text
+
+    def __str__(self) -> str:
+        return f"{self.type_name} in the host: {self.text}"
+
+
+def errors_by_name() -> dict[str, Any]:
+    """Every error class of this module by its name."""
+    return {
+        name: value
+        for name, value in globals().items()
+        if isinstance(value, type) and issubclass(value, (ArrayHostError, Warning))
+    }

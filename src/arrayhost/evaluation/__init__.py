@@ -1,0 +1,1 @@
+"""The one evaluator: an operation and its arguments to a value or a view; called in client and host alike."""

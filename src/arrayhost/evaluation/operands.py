@@ -1,0 +1,68 @@
+"""Operands and results: hosted arrays inside nested arguments, views inside nested results."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["map_nested", "map_results"]
+
+# A scalar or a text holds no array; asking these few types first makes the common case cheap.
+_LEAVES = frozenset([int, float, complex, bool, str, bytes, type(None), slice, type(...), np.ndarray, type, np.dtype])
+
+
+def map_nested(value: Any, replace: Callable[[Any], Any]) -> Any:
+    """Copy a nest of tuples, lists and dicts with every other value replaced.
+
+    Parameters
+    ----------
+    value : object
+    replace : callable
+        Given a leaf, returns what to put in its place. Not asked for plain scalars, texts and ndarrays.
+
+    Returns
+    -------
+    object
+        `value` itself where nothing in it was replaced.
+    """
+    kind = type(value)
+    if kind in _LEAVES:
+        if kind is slice and not _plain_slice(value):
+            return slice(*(map_nested(part, replace) for part in (value.start, value.stop, value.step)))
+        return value
+    if kind is tuple or kind is list:
+        items = [map_nested(item, replace) for item in value]
+        if all(new is old for new, old in zip(items, value, strict=True)):
+            return value
+        return tuple(items) if kind is tuple else items
+    if kind is dict:
+        entries = {key: map_nested(item, replace) for key, item in value.items()}
+        return value if all(entries[key] is value[key] for key in value) else entries
+    if isinstance(value, tuple) and hasattr(kind, "_make"):
+        return kind._make(map_nested(item, replace) for item in value)
+    return replace(value)
+
+
+def _plain_slice(value: slice) -> bool:
+    return all(part is None or type(part) is int for part in (value.start, value.stop, value.step))
+
+
+def map_results(result: Any, wrap: Callable[[np.ndarray[Any, Any]], Any]) -> Any:
+    """Copy a result with every exact ndarray in it passed through `wrap`.
+
+    A structured scalar, which NumPy makes as a view, is copied out: it is a value here.
+    """
+    kind = type(result)
+    if kind is np.ndarray:
+        return wrap(result)
+    if kind is np.void:
+        return result.copy() if result.base is not None else result
+    if kind is tuple or kind is list:
+        return kind(map_results(item, wrap) for item in result)
+    if isinstance(result, tuple) and hasattr(kind, "_make"):
+        return kind._make(map_results(item, wrap) for item in result)  # type: ignore[attr-defined]
+    return result

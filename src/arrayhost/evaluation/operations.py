@@ -1,0 +1,116 @@
+"""Operations: what can be asked of arrays, in a form that travels, and how each is carried out."""
+
+from __future__ import annotations
+
+import importlib
+import operator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from arrayhost.errors import ProtocolError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+__all__ = ["FUNCTION", "GET", "METHOD", "OPERATOR", "SET", "UFUNC", "Operation", "apply", "function_operation",
+           "ufunc_operation"]  # fmt: skip
+
+METHOD = "method"  # ndarray's own method: args[0].name(*args[1:])
+OPERATOR = "operator"  # operator.name(*args), so that both operands' special methods have their say
+UFUNC = "ufunc"  # a ufunc's method: np.add.reduce(*args)
+FUNCTION = "function"  # a function that dispatches on its arguments
+GET = "get"  # an attribute of args[0]
+SET = "set"  # setattr(args[0], name, args[1])
+
+
+class Operation(NamedTuple):
+    """What to do with some arguments.
+
+    Attributes
+    ----------
+    kind : str
+        One of the constants of this module.
+    name : str
+        Method, operator or attribute; ``module:name`` for a function; a NumPy ufunc's name.
+    variant : str
+        The ufunc's method, else empty.
+    target : callable or None
+        The ufunc or function itself where NumPy has none of that name; it then travels as a pickle.
+    """
+
+    kind: str
+    name: str
+    variant: str = ""
+    target: Any = None
+
+
+def ufunc_operation(ufunc: np.ufunc, method: str) -> Operation:
+    """Name a ufunc's method."""
+    if getattr(np, ufunc.__name__, None) is ufunc:
+        return Operation(UFUNC, ufunc.__name__, method)
+    return Operation(UFUNC, ufunc.__name__, method, ufunc)
+
+
+def function_operation(function: Callable[..., Any]) -> Operation:
+    """Name an array function."""
+    module = getattr(function, "__module__", None) or ""
+    name = getattr(function, "__name__", "")
+    if module.partition(".")[0] == "numpy":
+        path = f"{module}:{name}"
+        try:
+            if _numpy_function(path) is function:
+                return Operation(FUNCTION, path)
+        except ProtocolError:
+            pass
+    return Operation(FUNCTION, f"{module}:{name}", "", function)
+
+
+_functions: dict[str, Any] = {}
+
+
+def _numpy_function(path: str) -> Any:
+    """Find a function of NumPy's by ``module:name``.
+
+    Raises
+    ------
+    ProtocolError
+        There is none; nothing outside NumPy is ever imported here.
+    """
+    function = _functions.get(path)
+    if function is None:
+        module, _, name = path.partition(":")
+        if module.partition(".")[0] != "numpy" or not name.isidentifier():
+            raise ProtocolError(f"no function of NumPy's: {path[:100]!r}")
+        try:
+            function = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            raise ProtocolError(f"NumPy {np.__version__} has no {path[:100]!r}") from error
+        if not callable(function):
+            raise ProtocolError(f"{path!r} is not a function")
+        _functions[path] = function
+    return function
+
+
+def apply(operation: Operation, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """Carry an operation out on ndarrays.
+
+    Raises
+    ------
+    Exception
+        Whatever NumPy raises for it.
+    """
+    kind, name, variant, target = operation
+    if kind == OPERATOR:
+        return getattr(operator, name)(*args)
+    if kind == METHOD:
+        return getattr(args[0], name)(*args[1:], **kwargs)
+    if kind == UFUNC:
+        return getattr(target if target is not None else getattr(np, name), variant)(*args, **kwargs)
+    if kind == FUNCTION:
+        return (target if target is not None else _numpy_function(name))(*args, **kwargs)
+    if kind == GET:
+        return getattr(args[0], name)
+    if kind == SET:
+        return setattr(args[0], name, args[1])
+    raise ProtocolError(f"an operation of unknown kind {kind!r}")

@@ -1,0 +1,261 @@
+"""Reads that are never torn: evaluate on live memory, look at the versions again, fall back to snapshots.
+
+Called in the client, and in the host for what it evaluates itself. The caller supplies operands; this module decides
+on which memory they are read.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from arrayhost.evaluation.operands import map_nested, map_results
+from arrayhost.evaluation.operations import GET, Operation, apply
+from arrayhost.evaluation.tables import ALL, FIRST, live_operands
+from arrayhost.sync.guards import BUSY, OWNED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from arrayhost.memory.segments import Mapping as SegmentMapping
+    from arrayhost.sync.guards import Guard
+
+__all__ = ["Operand", "evaluate_read", "snapshot"]
+
+_ATTEMPTS = 3
+_PAUSE = 30e-6
+_RAISING = {"warn": "raise", "print": "raise", "call": "raise", "log": "raise"}
+
+
+class Operand(Protocol):
+    """A hosted array, or a view of one, as far as reading it goes."""
+
+    @property
+    def guard(self) -> Guard:
+        """The array's guard."""
+
+    @property
+    def mapping(self) -> SegmentMapping:
+        """The mapping that `live` lies in."""
+
+    @property
+    def live(self) -> npt.NDArray[Any]:
+        """The array on mapped memory, read-only."""
+
+    @property
+    def writer(self) -> npt.NDArray[Any]:
+        """The same, writeable where NumPy's own view would be."""
+
+    def locked_copy(self) -> npt.NDArray[Any]:
+        """Copy the array under its shared lock, whatever that takes."""
+
+    def viewed(self, view: npt.NDArray[Any]) -> Any:
+        """Wrap a view of the same memory; the proxy is writeable as `view` is."""
+
+
+def evaluate_read(
+    operation: Operation,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    as_operand: Callable[[Any], Operand | None],
+) -> Any:
+    """Evaluate a read whose arguments may hold hosted arrays, at any depth.
+
+    Parameters
+    ----------
+    operation : Operation
+    args, kwargs
+        Its arguments.
+    as_operand : callable
+        Returns the operand that an argument is, or None for one that is not hosted.
+
+    Returns
+    -------
+    object
+        What NumPy returns, with views of hosted memory wrapped by their operand's `viewed`.
+
+    Raises
+    ------
+    Exception
+        What NumPy raises; `TornArrayError`, `StaleProxyError`, `LockTimeoutError`.
+    """
+    operands: list[Operand] = []
+
+    def note(leaf: Any) -> Any:
+        operand = as_operand(leaf)
+        if operand is not None:
+            operands.append(operand)
+            return operand
+        return leaf
+
+    args = [map_nested(arg, note) for arg in args]
+    kwargs = {key: map_nested(arg, note) for key, arg in kwargs.items()}
+    mode = live_operands(operation, [operand.live.dtype for operand in operands])
+    if mode == FIRST:
+        lead = args[0] if args else next(iter(kwargs.values()), None)
+        live = [operand for operand in operands if operand is lead]
+        if not live and len(operands) == 1:
+            # The array was passed by keyword, or inside a list: it is still the only one.
+            live = [] if args and operands[0] is not lead else operands
+    elif mode == ALL and _only_known_types(args, kwargs, operands):
+        live = operands
+    else:
+        live = []
+    return _Reading(operation, args, kwargs, operands, live).run()
+
+
+def _only_known_types(args: Sequence[Any], kwargs: Mapping[str, Any], operands: list[Operand]) -> bool:
+    """Whether no argument is of a type that may run code of its own on the operands."""
+    known = True
+
+    def look(leaf: Any) -> Any:
+        nonlocal known
+        known = known and (any(leaf is operand for operand in operands) or isinstance(leaf, (np.generic, np.dtype)))
+        return leaf
+
+    for value in [*args, *kwargs.values()]:
+        map_nested(value, look)
+    return known
+
+
+class _Reading:
+    """One read under way."""
+
+    def __init__(
+        self,
+        operation: Operation,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        operands: list[Operand],
+        live: list[Operand],
+    ) -> None:
+        self.operation = operation
+        self.args = args
+        self.kwargs = kwargs
+        self.operands = operands
+        self.live = live
+        self.memory: dict[int, npt.NDArray[Any]] = {}
+
+    def run(self) -> Any:
+        for operand in self.operands:
+            if not any(operand is one for one in self.live):
+                self.memory[id(operand)] = self._private(operand)
+        if self.live:
+            for attempt in range(_ATTEMPTS):
+                if attempt:
+                    time.sleep(_PAUSE)
+                stamps = [operand.guard.stamp() for operand in self.live]
+                if BUSY in stamps:
+                    continue
+                for operand in self.live:
+                    # What may run on live memory never writes to it. Given the writeable view, NumPy tells by the
+                    # result's flags whether the hosted view is one that may be written through.
+                    self.memory[id(operand)] = operand.writer
+                done, result = self._attempt(stamps)
+                if done:
+                    return result
+            for operand in self.live:
+                self.memory[id(operand)] = snapshot(operand, attempts=0)
+        return self._wrapped(self._evaluate())
+
+    def _private(self, operand: Operand) -> npt.NDArray[Any]:
+        """Memory for an operand that must not change during the evaluation."""
+        if operand.guard.stamp() == OWNED:
+            return operand.live
+        copy = snapshot(operand)
+        copy.flags.writeable = False
+        return copy
+
+    def _attempt(self, stamps: list[int]) -> tuple[bool, Any]:
+        """Evaluate on live memory; tell whether the result counts."""
+        if self.operation.kind == GET:
+            return True, self._wrapped(self._evaluate())
+        settings = np.geterr()
+        strict: dict[str, Any] = {kind: _RAISING.get(how, how) for kind, how in settings.items()}
+        try:
+            # A floating-point condition may come from torn data, so nobody is told of it yet: the evaluation on a
+            # snapshot, under the caller's own settings, will do that.
+            with np.errstate(**strict):
+                # Wrapping copies structured scalars out, so it belongs to what the versions must cover.
+                result = self._wrapped(self._evaluate())
+        except FloatingPointError:
+            return False, None
+        except Exception:
+            if self._unchanged(stamps):
+                raise
+            return False, None
+        return self._unchanged(stamps), result
+
+    def _unchanged(self, stamps: list[int]) -> bool:
+        return all(operand.guard.unchanged(stamp) for operand, stamp in zip(self.live, stamps, strict=True))
+
+    def _evaluate(self) -> Any:
+        args = [map_nested(arg, self._substitute) for arg in self.args]
+        kwargs = {key: map_nested(arg, self._substitute) for key, arg in self.kwargs.items()}
+        return apply(self.operation, args, kwargs)
+
+    def _substitute(self, leaf: Any) -> Any:
+        return self.memory.get(id(leaf), leaf)
+
+    def _wrapped(self, result: Any) -> Any:
+        return map_results(result, self._wrap)
+
+    def _wrap(self, array: npt.NDArray[Any]) -> Any:
+        """Tell a view of an operand's memory, or of its snapshot, from a value."""
+        if array.base is None and not any(array is memory for memory in self.memory.values()):
+            return array
+        address = array.__array_interface__["data"][0]
+        for operand in self.operands:
+            if operand.mapping.covers(address):
+                return operand.viewed(array)
+            view = _view_as_in(self.memory[id(operand)], operand.writer, array, address)
+            if view is not None:
+                return operand.viewed(view)
+        return array
+
+
+def snapshot(operand: Operand, attempts: int = _ATTEMPTS) -> npt.NDArray[Any]:
+    """Copy an operand consistently, in its own memory order.
+
+    Raises
+    ------
+    TornArrayError, StaleProxyError, LockTimeoutError
+    """
+    guard = operand.guard
+    for attempt in range(attempts):
+        if attempt:
+            time.sleep(_PAUSE)
+        stamp = guard.stamp()
+        if stamp == BUSY:
+            continue
+        copy = operand.live.copy("K")
+        if guard.unchanged(stamp):
+            return copy
+    return operand.locked_copy()
+
+
+def _view_as_in(
+    private: npt.NDArray[Any], writer: npt.NDArray[Any], result: npt.NDArray[Any], address: int
+) -> npt.NDArray[Any] | None:
+    """Find the view of `writer` that corresponds to a view of its snapshot; None if `result` is not such a view.
+
+    Possible where the copy has the strides of the original, that is for whole arrays and contiguous parts.
+    """
+    if private is writer or private.strides != writer.strides or not private.size or private.dtype != writer.dtype:
+        return None
+    start = private.__array_interface__["data"][0]
+    low, high = np.lib.array_utils.byte_bounds(private)
+    if not low <= address < high:
+        return None
+    origin = writer.__array_interface__["data"][0] + (address - start)
+    base = writer.base
+    if not isinstance(base, np.ndarray):
+        return None
+    offset = origin - base.__array_interface__["data"][0]
+    view: npt.NDArray[Any] = np.ndarray(result.shape, result.dtype, base, offset, result.strides)
+    view.flags.writeable = writer.flags.writeable
+    return view

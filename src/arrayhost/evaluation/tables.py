@@ -1,0 +1,172 @@
+"""The two tables that decide how an operation is evaluated: what it writes to, and whether it may run on live memory.
+
+Anything in neither table reads a private, read-only copy. A function that nobody classified and that writes to its
+argument therefore fails with NumPy's "assignment destination is read-only", and never changes a copy in silence.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from arrayhost.evaluation.operations import FUNCTION, GET, METHOD, OPERATOR, SET, UFUNC, Operation
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["ALL", "FIRST", "live_operands", "must_copy", "written_arguments"]
+
+# -- what an operation writes to -----------------------------------------------------------------------------------
+
+IN_PLACE_OPERATORS = frozenset(
+    ["iadd", "iand", "ifloordiv", "ilshift", "imatmul", "imod", "imul", "ior", "ipow", "irshift", "isub", "itruediv",
+     "ixor", "setitem", "delitem"]
+)  # fmt: skip
+WRITING_METHODS = frozenset(
+    ["fill", "sort", "partition", "put", "resize", "setfield", "setflags", "__setitem__", "__delitem__", "__setstate__"]
+    + [f"__{name}__" for name in IN_PLACE_OPERATORS if name.startswith("i")]
+)
+WRITING_FUNCTIONS = frozenset(
+    ["numpy:copyto", "numpy:put", "numpy:place", "numpy:putmask", "numpy:fill_diagonal", "numpy:put_along_axis"]
+)
+
+
+def written_arguments(operation: Operation, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+    """Return the arguments that an operation writes to, hosted or not."""
+    kind, name, variant, _ = operation
+    written: list[Any] = []
+    if (
+        (kind == OPERATOR and name in IN_PLACE_OPERATORS)
+        or (kind == METHOD and (name in WRITING_METHODS or (name == "byteswap" and _inplace(args, kwargs))))
+        or (kind == UFUNC and variant == "at")
+        or (kind == FUNCTION and name in WRITING_FUNCTIONS)
+        or kind == SET
+    ):
+        written += args[:1]
+        if not args:
+            written += [kwargs[key] for key in ("dst", "a", "arr") if key in kwargs]
+    out = kwargs.get("out")
+    if out is not None:
+        written += out if isinstance(out, (tuple, list)) else [out]
+    return [target for target in written if target is not None]
+
+
+def _inplace(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    return bool(kwargs.get("inplace", args[1] if len(args) > 1 else False))
+
+
+# Written in place, these cannot fail after their first byte once their arguments are converted: casts, shapes and
+# indices are all checked before. Everything else that writes works on a copy, which is written back at the end.
+_WHOLE_OR_NOTHING = {
+    OPERATOR: IN_PLACE_OPERATORS,
+    METHOD: frozenset(["fill", "sort", "partition", "byteswap", *(f"__{name}__" for name in IN_PLACE_OPERATORS)]),
+    FUNCTION: frozenset(["numpy:copyto"]),
+}
+
+
+def must_copy(operation: Operation, targets: Sequence[np.ndarray[Any, Any]], *, may_raise: bool) -> bool:
+    """Whether a write could fail midway and therefore has to run on a copy of its targets.
+
+    Parameters
+    ----------
+    operation : Operation
+    targets : sequence of ndarray
+        What is written to.
+    may_raise : bool
+        The caller's ``np.errstate`` turns floating-point conditions into exceptions.
+    """
+    if may_raise or any(target.dtype.kind in "OV" for target in targets):
+        # Comparing or converting the fields of a structured array may call code that fails.
+        return operation[:2] not in ((OPERATOR, "setitem"), (METHOD, "__setitem__"), (METHOD, "fill"))
+    kind, name, variant, target = operation
+    if kind == UFUNC:
+        return target is not None or variant not in ("__call__", "reduce", "accumulate", "at")
+    return name not in _WHOLE_OR_NOTHING.get(kind, ())
+
+
+# -- what may read memory that somebody writes to ------------------------------------------------------------------
+
+FIRST = "first"  # the first argument may be live memory; all others are indices, counts or unknown
+ALL = "all"  # every array argument may be live memory
+
+_LIVE_METHODS = frozenset(
+    # reductions, copies
+    ["sum", "prod", "min", "max", "mean", "std", "var", "any", "all", "argmin", "argmax", "cumsum", "cumprod", "round",
+     "clip", "conj", "conjugate", "copy", "astype", "tolist", "tobytes", "item", "take", "trace", "flatten", "ptp",
+     "__array__", "__getitem__", "__bool__", "__int__", "__float__", "__complex__", "__index__", "__len__",
+     "__contains__", "__neg__", "__pos__", "__abs__", "__invert__", "__copy__", "__deepcopy__", "__array_namespace__",
+     # views: none of them looks at an element, unless it has to copy
+     "view", "reshape", "ravel", "transpose", "swapaxes", "squeeze", "diagonal", "getfield"]
+)  # fmt: skip
+_LIVE_BINARY = frozenset(
+    ["add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or", "xor", "lshift", "rshift",
+     "lt", "le", "eq", "ne", "gt", "ge", "divmod"]
+)  # fmt: skip
+_LIVE_BINARY_METHODS = frozenset([f"__{p}{name}__" for name in _LIVE_BINARY for p in ("", "r")] + ["dot"])
+_LIVE_OPERATORS = frozenset([*_LIVE_BINARY, "and_", "or_", "neg", "pos", "abs", "invert", "inv"])
+_LIVE_FUNCTIONS = {
+    f"numpy:{name}": FIRST
+    for name in
+    # views
+    ["reshape", "ravel", "transpose", "permute_dims", "matrix_transpose", "moveaxis", "swapaxes", "rollaxis",
+     "expand_dims", "squeeze", "broadcast_to", "split", "array_split", "hsplit", "vsplit", "dsplit", "unstack",
+     "diagonal", "flip", "fliplr", "flipud", "rot90", "real", "imag",
+     # facts that no element tells
+     "shape", "ndim", "size", "iscomplexobj", "isrealobj",
+     # reductions, copies
+     "sum", "prod", "min", "max", "amin", "amax", "mean", "std", "var", "any", "all", "argmin", "argmax", "cumsum",
+     "cumprod", "round", "clip", "copy", "ptp", "trace", "array_repr", "array_str", "array2string"]
+}  # fmt: skip
+_LIVE_FUNCTIONS |= {
+    f"numpy:{name}": ALL
+    for name in
+    ["atleast_1d", "atleast_2d", "atleast_3d", "broadcast_arrays", "concatenate", "concat", "stack", "hstack", "vstack",
+     "dstack", "column_stack", "dot", "vdot", "inner", "outer", "tensordot", "shares_memory", "may_share_memory",
+     "result_type", "can_cast", "min_scalar_type", "common_type", "zeros_like", "ones_like", "empty_like", "full_like"]
+}  # fmt: skip
+_LIVE_FUNCTIONS |= {
+    "numpy.lib.stride_tricks:sliding_window_view": FIRST,
+    "numpy.lib.stride_tricks:as_strided": FIRST,
+    "numpy.linalg:matrix_transpose": FIRST,
+    "numpy.linalg:diagonal": FIRST,
+}
+_LIVE_ATTRIBUTES = frozenset(
+    ["T", "mT", "real", "imag", "shape", "dtype", "ndim", "size", "nbytes", "itemsize", "strides", "device"]
+)
+# Elements that are numbers: no bit pattern of theirs can lead a loop astray.
+_NUMBERS = frozenset("biufcmM?")
+
+
+def live_operands(operation: Operation, dtypes: Sequence[np.dtype[Any]]) -> str | None:
+    """Which operands may be live memory while others write to it: `FIRST`, `ALL`, or None for none of them.
+
+    An operation may run on live memory only if elements that change under it can make its result wrong, which the
+    versions then tell, but never crash it. Indices, counts and offsets can (``np.bincount`` and fancy indexing check
+    them in one pass and use them in the next).
+
+    Parameters
+    ----------
+    operation : Operation
+    dtypes : sequence of dtype
+        Those of the hosted operands.
+    """
+    kind, name, variant, target = operation
+    if kind == METHOD:
+        if name in _LIVE_METHODS:
+            return FIRST
+        live = ALL if name in _LIVE_BINARY_METHODS else None
+    elif kind == OPERATOR:
+        if name == "getitem":
+            return FIRST
+        live = ALL if name in _LIVE_OPERATORS else None
+    elif kind == UFUNC:
+        known = target is None and variant in ("__call__", "reduce", "accumulate", "outer")
+        live = ALL if known else FIRST if target is None and variant == "reduceat" else None
+    elif kind == FUNCTION:
+        return _LIVE_FUNCTIONS.get(name)
+    else:
+        return FIRST if kind == GET and name in _LIVE_ATTRIBUTES else None
+    if live is not None and not all(dtype.kind in _NUMBERS for dtype in dtypes):
+        return None
+    return live

@@ -1,0 +1,258 @@
+"""Writes: carried out in the host, under the exclusive lock, whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from arrayhost.core.handles import Written
+from arrayhost.evaluation.operands import map_nested, map_results
+from arrayhost.evaluation.operations import FUNCTION, METHOD, OPERATOR, Operation, apply
+from arrayhost.evaluation.reading import evaluate_read, snapshot
+from arrayhost.evaluation.tables import must_copy, written_arguments
+from arrayhost.host.store import Operand
+from arrayhost.memory.budget import check_free
+from arrayhost.sync.filelocks import EXCLUSIVE, SHARED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from arrayhost.sync.guards import Hold
+
+__all__ = ["evaluate", "set_item"]
+
+_NUMBERS = "biufc?"
+# Writes that need not know what stood there before, so that they may go to an array that is torn.
+_BLIND = frozenset(["setitem", "__setitem__", "fill", "put", "numpy:copyto", "numpy:put", "numpy:place",
+                    "numpy:putmask", "numpy:put_along_axis", "numpy:fill_diagonal"])  # fmt: skip
+_WHOLE_INDEX = ((), ..., slice(None))
+
+
+def evaluate(operation: Operation, args: Sequence[Any], kwargs: Mapping[str, Any], timeout: float) -> Any:
+    """Evaluate an operation whose arguments may hold `Operand`, at any depth.
+
+    Returns
+    -------
+    object
+        What NumPy returns; views of hosted memory as `Operand`, the targets of a write as `Written`.
+
+    Raises
+    ------
+    Exception
+        What NumPy raises; `LockTimeoutError`, `WouldDeadlock`, `TornArrayError`, `HostMemoryError`.
+    """
+    targets = [target for target in written_arguments(operation, args, kwargs) if isinstance(target, Operand)]
+    if not targets:
+        return evaluate_read(operation, args, kwargs, _as_operand)
+    return _Write(operation, args, kwargs, targets, timeout).run()
+
+
+def set_item(target: Operand, index: Any, value: Any, timeout: float) -> None:
+    """Carry out ``target[index] = value`` for an index and a value that hold no hosted array."""
+    if not _fails_early(target, value):
+        evaluate(Operation(OPERATOR, "setitem"), (target, index, value), {}, timeout)
+        return
+    hold = target.guard.acquire(EXCLUSIVE, timeout, "exclusive lock")
+    try:
+        writer = target.writer
+        hold.begin_write()
+        writer[index] = value
+        hold.end_write()
+        if target.guard.torn:
+            _mend_if_whole(Operation(OPERATOR, "setitem"), (target, index, value), {}, target)
+    except BaseException:
+        hold.end_write()
+        raise
+    finally:
+        hold.release()
+
+
+def _fails_early(target: Operand, value: Any) -> bool:
+    """Whether assigning `value` raises before it writes, if it raises at all."""
+    if type(value) in (int, float, bool, complex):
+        return target.live.dtype.kind in _NUMBERS
+    return isinstance(value, (np.ndarray, np.generic)) and value.dtype == target.live.dtype
+
+
+def _as_operand(leaf: Any) -> Operand | None:
+    return leaf if isinstance(leaf, Operand) else None
+
+
+class _Write:
+    """One write under way."""
+
+    def __init__(
+        self,
+        operation: Operation,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        targets: list[Operand],
+        timeout: float,
+    ) -> None:
+        self.operation = operation
+        self.args = list(args)
+        self.kwargs = dict(kwargs)
+        self.targets = targets
+        self.timeout = timeout
+        self.memory: dict[int, npt.NDArray[Any]] = {}
+
+    def run(self) -> Any:
+        self._take_copies_of_indices()
+        self._convert_value()
+        with self._locked() as holds:
+            for target in self.targets:
+                if self.operation.name not in _BLIND:
+                    target.guard.check_whole()
+            result = self._write(holds)
+            for target in self.targets:
+                _mend_if_whole(self.operation, self.args, self.kwargs, target)
+            # Values may be views of memory that is only quiet while it is locked.
+            return map_results(result, self._wrap)
+
+    def _take_copies_of_indices(self) -> None:
+        """Replace hosted operands that serve as indices or counts by private copies, before any lock is held."""
+        name = self.operation.name
+        if name in ("setitem", "__setitem__", "put", "numpy:put", "numpy:put_along_axis", "numpy:place"):
+            position = 1
+            if len(self.args) > 1:
+                self.args[position] = map_nested(self.args[position], _private)
+        elif self.operation.variant in ("at", "reduceat"):
+            self.args[1:2] = [map_nested(arg, _private) for arg in self.args[1:2]]
+
+    def _convert_value(self) -> None:
+        """Convert what is assigned to the target's dtype first where the conversion itself may fail."""
+        if self.operation.name not in ("setitem", "__setitem__") or len(self.args) != 3:
+            return
+        target, value = self.args[0], self.args[2]
+        if isinstance(value, Operand):
+            if value.live.dtype == target.live.dtype or (self._numeric(value.live.dtype) and not _may_raise()):
+                return
+            value = snapshot(value)
+        if isinstance(target, Operand) and not _fails_early(target, value):
+            self.args[2] = _converted(value, target.live.dtype, target.live, self.args[1])
+
+    def _numeric(self, dtype: np.dtype[Any]) -> bool:
+        return dtype.kind in _NUMBERS and all(target.live.dtype.kind in _NUMBERS for target in self.targets)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[list[Hold]]:
+        """Hold every operand's lock, in the order of the slots: exclusive for targets, shared for sources."""
+        modes: dict[int, tuple[Operand, int]] = {}
+
+        def note(leaf: Any) -> Any:
+            if isinstance(leaf, Operand):
+                modes.setdefault(leaf.guard.slot, (leaf, SHARED))
+            return leaf
+
+        for value in [*self.args, *self.kwargs.values()]:
+            map_nested(value, note)
+        for target in self.targets:
+            modes[target.guard.slot] = (target, EXCLUSIVE)
+        holds: list[Hold] = []
+        try:
+            for slot in sorted(modes):
+                operand, mode = modes[slot]
+                what = "exclusive lock" if mode == EXCLUSIVE else "shared lock on an operand"
+                holds.append(operand.guard.acquire(mode, self.timeout, what))
+                if mode == SHARED:
+                    operand.guard.check_whole()
+            yield [hold for hold in holds if hold.mode == EXCLUSIVE]
+        finally:
+            for hold in reversed(holds):
+                hold.release()
+
+    def _write(self, holds: list[Hold]) -> Any:
+        if must_copy(self.operation, [target.live for target in self.targets], may_raise=_may_raise()):
+            return self._write_by_copy(holds)
+        for target in self.targets:
+            self.memory[id(target)] = target.writer
+        with _writing(holds):
+            return self._evaluate()
+
+    def _write_by_copy(self, holds: list[Hold]) -> Any:
+        """Let the operation write to copies; write these back only when it has succeeded."""
+        check_free(sum(target.live.nbytes for target in self.targets))
+        for target in self.targets:
+            if not target.writer.flags.writeable:
+                self.memory[id(target)] = target.writer  # NumPy will say that it cannot be written to
+            else:
+                self.memory[id(target)] = target.live.copy("K")
+        result = self._evaluate()
+        with _writing(holds):
+            for target in self.targets:
+                target.writer[...] = self.memory[id(target)]
+        return result
+
+    def _evaluate(self) -> Any:
+        args = [map_nested(arg, self._substitute) for arg in self.args]
+        kwargs = {key: map_nested(arg, self._substitute) for key, arg in self.kwargs.items()}
+        return apply(self.operation, args, kwargs)
+
+    def _substitute(self, leaf: Any) -> Any:
+        if isinstance(leaf, Operand):
+            return self.memory.get(id(leaf), leaf.live)
+        return leaf
+
+    def _wrap(self, array: npt.NDArray[Any]) -> Any:
+        for number, target in enumerate(self.targets):
+            if array is self.memory.get(id(target)):
+                return Written(number)
+        for target in self.targets:
+            if array.base is not None and target.mapping.covers(array.__array_interface__["data"][0]):
+                return target.viewed(array)
+        return array
+
+
+@contextlib.contextmanager
+def _writing(holds: list[Hold]) -> Iterator[None]:
+    """Keep the versions odd."""
+    begun: list[Hold] = []
+    try:
+        for hold in holds:
+            hold.begin_write()
+            begun.append(hold)
+        yield
+    finally:
+        for hold in begun:
+            hold.end_write()
+
+
+def _may_raise() -> bool:
+    """Whether a floating-point condition would end an operation in its middle."""
+    return "raise" in np.geterr().values()
+
+
+def _private(leaf: Any) -> Any:
+    return snapshot(leaf) if isinstance(leaf, Operand) else leaf
+
+
+def _converted(value: Any, dtype: np.dtype[Any], target: npt.NDArray[Any], index: Any) -> npt.NDArray[Any]:
+    """Convert a value as assigning it would, into memory of its own."""
+    if not isinstance(value, (np.ndarray, list, tuple)) or (dtype.names is not None and isinstance(value, tuple)):
+        element = np.empty((), dtype)
+        element[()] = value
+        return element
+    if not isinstance(value, np.ndarray):
+        return np.array(value, dtype)
+    check_free(value.size * dtype.itemsize)
+    converted = np.empty(value.shape, dtype)
+    converted[...] = value
+    return converted
+
+
+def _mend_if_whole(operation: Operation, args: Sequence[Any], kwargs: Mapping[str, Any], target: Operand) -> None:
+    """Take the torn mark back after a write that set every element. The caller holds the lock."""
+    if not target.guard.torn or not target.is_whole:
+        return
+    kind, name = operation[:2]
+    if (
+        (kind == METHOD and name == "fill")
+        or (kind == FUNCTION and name == "numpy:copyto" and kwargs.get("where", True) is True)
+        or (name in ("setitem", "__setitem__") and any(args[1] is whole or args[1] == whole for whole in _WHOLE_INDEX
+                                                      if isinstance(args[1], type(whole))))
+    ):  # fmt: skip
+        target.guard.mend()

@@ -1,0 +1,270 @@
+"""One client thread's requests: decoded, handed to the service, answered. A thread of the host for each."""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from arrayhost.errors import ArrayHostError, HostGoneError, ProtocolError
+from arrayhost.evaluation.operations import Operation
+from arrayhost.host import reports
+from arrayhost.host.service import ident_of
+from arrayhost.host.store import ObjectReferent, Operand
+from arrayhost.sync.guards import caller_holds
+from arrayhost.wire import failures
+from arrayhost.wire.codec import Codec, Encoder
+from arrayhost.wire.frames import Kind
+from arrayhost.wire.streams import close_all
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterator
+
+    from arrayhost.core.handles import ObjectHandle
+    from arrayhost.host.server import Server
+    from arrayhost.wire.streams import Message, UnixStream
+
+__all__ = ["CallConnection"]
+
+_IDENTS = struct.Struct("<Q")
+
+
+class CallConnection:
+    """The host's end of one client thread's connection.
+
+    Parameters
+    ----------
+    server : Server
+    stream : UnixStream
+    holder : hashable
+        The client's session, which everything granted here is leased to.
+    """
+
+    def __init__(self, server: Server, stream: UnixStream, holder: Hashable) -> None:
+        self._server = server
+        self._service = server.service
+        self._store = server.service.store
+        self._stream = stream
+        self._holder = holder
+        self._granted: list[int] = []
+        self._sequence = -1
+        self._abandoned = -1
+
+    # -- the loop ------------------------------------------------------------------------------------------------
+
+    def serve(self) -> None:
+        """Answer requests until the client hangs up."""
+        try:
+            while True:
+                message = self._stream.receive()
+                if message is None:
+                    return
+                self._server.n_requests += 1
+                self._answer(message)
+        except (HostGoneError, ProtocolError):
+            return  # nobody is left to be told
+        finally:
+            self._stream.close()
+
+    def abandon(self, sequence: int) -> None:
+        """Take back what the reply to an interrupted request granted, or will grant."""
+        self._abandoned = sequence
+        if self._sequence == sequence:
+            self._revoke()
+
+    def _revoke(self) -> None:
+        granted, self._granted = self._granted, []
+        for ident in granted:
+            self._store.release(ident, self._holder)
+
+    def _answer(self, message: Message) -> None:
+        self._granted = []
+        # Whatever a request makes is held for the request itself until the reply is on its way.
+        making = object()
+        fds: list[int] = []
+        reports.collect_warnings()
+        try:
+            kind: int
+            try:
+                result = _HANDLERS[message.kind](self, message, making)
+                kind, body, attachments = self._encode_result(result, fds, map_again=message.kind == Kind.ATTACH)
+            except Exception as error:
+                reports.collected_warnings()
+                self._revoke()
+                fds.clear()
+                own_code = message.kind in (Kind.CREATE, Kind.RUN, Kind.CALL) and not isinstance(error, ArrayHostError)
+                kind, attachments = Kind.ERROR, []
+                body = Encoder(_no_reference, allow_pickle=True).encode(
+                    failures.describe(error, with_traceback=own_code, allow_pickle=True)
+                )
+            self._sequence = message.sequence
+            self._stream.send(kind, message.sequence, body, attachments, fds)
+            if self._abandoned == message.sequence:
+                self._revoke()
+        except BaseException:
+            self._revoke()
+            raise
+        finally:
+            close_all(message.fds)
+            self._store.drop_holder(making)
+            if message.kind in _STORING:
+                self._service.flush_released()
+
+    def _encode_result(self, result: Any, fds: list[int], *, map_again: bool) -> tuple[int, bytes, list[Any]]:
+        warned = reports.collected_warnings()
+        if result is None and not warned:
+            return Kind.DONE, b"", []
+        idents: list[int] = []
+        encoder = Encoder(lambda value: self._reference(value, idents, fds, map_again), allow_pickle=True)
+        value = encoder.encode([result, [[category.__name__, text] for category, text in warned]])
+        prefix = bytes([len(idents)]) + b"".join(map(_IDENTS.pack, idents))
+        return Kind.RESULT, prefix + value, encoder.attachments
+
+    def _reference(self, value: Any, idents: list[int], fds: list[int], map_again: bool) -> Any:
+        """Let hosted things travel as handles, each with a lease, and with its segment if the client lacks it."""
+        referent = value if isinstance(value, (Operand, ObjectReferent)) else self._service.proxies.referent(value)
+        if referent is None:
+            return None
+        ident = ident_of(referent)
+        new = map_again or not self._store.leases.has(ident, self._holder)
+        self._store.grant(ident, self._holder)
+        self._granted.append(ident)
+        if isinstance(referent, ObjectReferent):
+            return referent.handle
+        if new and len(idents) < 32:
+            idents.append(ident)
+            fds.append(referent.referent.fd)
+        return referent.handle()
+
+    # -- decoding ------------------------------------------------------------------------------------------------
+
+    def _operand(self, packed: bytes | ObjectHandle) -> Any:
+        """Resolve a handle to what operations work on."""
+        if not isinstance(packed, bytes):
+            return self._service.proxies.proxy(self._store.find_object(packed.ident))
+        return self._store.find_packed(packed)
+
+    def _proxy(self, packed: bytes | ObjectHandle) -> Any:
+        """Resolve a handle to what code in the host is given."""
+        if isinstance(packed, bytes):
+            return self._service.proxies.proxy(self._store.find_packed(packed))
+        return self._service.proxies.proxy(self._store.find_object(packed.ident))
+
+    def _decode(self, message: Message, resolve: Callable[[Any], Any]) -> Any:
+        return Codec(resolve, message.attachments, allow_pickle=True).decode(message.body)
+
+    @contextlib.contextmanager
+    def _context(self, context: Any) -> Iterator[None]:
+        """Evaluate under the caller's floating-point settings and knowing what the caller has locked."""
+        if context is None:
+            yield
+            return
+        caller_holds(context.get("held", ()))
+        try:
+            with np.errstate(**context.get("errstate", {})):
+                yield
+        finally:
+            caller_holds(())
+
+    # -- one method a kind of request ----------------------------------------------------------------------------
+
+    def _create(self, message: Message, making: Hashable) -> Any:
+        typeid, args, kwargs, context = self._decode(message, self._proxy)
+        with self._context(context):
+            buffers = (message.attachments, message.fds)
+            return self._service.create(typeid, args, kwargs, making, buffers)
+
+    def _run(self, message: Message, making: Hashable) -> Any:
+        function, args, kwargs, context = self._decode(message, self._proxy)
+        with self._context(context):
+            return self._service.run(function, args, kwargs, making)
+
+    def _call(self, message: Message, making: Hashable) -> Any:
+        ident, name, args, kwargs, context = self._decode(message, self._proxy)
+        with self._context(context):
+            return self._service.call(ident, name, args, kwargs, making)
+
+    def _evaluate(self, message: Message, making: Hashable) -> Any:
+        kind, name, variant, target, args, kwargs, context = self._decode(message, self._operand)
+        with self._context(context):
+            return self._service.evaluate(Operation(kind, name, variant, target), args, kwargs)
+
+    def _set_item(self, message: Message, making: Hashable) -> None:
+        target, index, value, context = self._decode(message, self._operand)
+        if context is None:
+            self._service.set_item(target, index, value)
+            return
+        with self._context(context):
+            self._service.set_item(target, index, value)
+
+    def _attach(self, message: Message, making: Hashable) -> Any:
+        return self._operand(message.body)
+
+    def _claim(self, message: Message, making: Hashable) -> list[int]:
+        """Lease what a forked child inherited; return what is gone already."""
+        missing = []
+        for ident in self._decode(message, self._operand):
+            try:
+                self._store.grant(ident, self._holder)
+            except ReferenceError:
+                missing.append(ident)
+        return missing
+
+    def _snapshot(self, message: Message, making: Hashable) -> Any:
+        operand, context = self._decode(message, self._operand)
+        with self._context(context):
+            return operand.locked_copy()
+
+    def _put_name(self, message: Message, making: Hashable) -> None:
+        name, value = self._decode(message, self._operand)
+        self._service.put_name(name, value, making, (message.attachments, message.fds))
+
+    def _get_name(self, message: Message, making: Hashable) -> Any:
+        return self._store.get_name(self._decode(message, self._operand))
+
+    def _delete_name(self, message: Message, making: Hashable) -> None:
+        self._store.delete_name(self._decode(message, self._operand))
+
+    def _list_names(self, message: Message, making: Hashable) -> list[str]:
+        return self._store.names()
+
+    def _statistics(self, message: Message, making: Hashable) -> dict[str, int]:
+        statistics = self._server.statistics()
+        return {name: getattr(statistics, name) for name in statistics.__slots__}
+
+    def _describe(self, message: Message, making: Hashable) -> str:
+        return self._store.describe_objects()
+
+    def _shutdown(self, message: Message, making: Hashable) -> None:
+        self._server.stop_after_reply()
+
+
+def _no_reference(value: Any) -> None:
+    return None
+
+
+def _unexpected(connection: CallConnection, message: Message, making: Hashable) -> Any:
+    raise ProtocolError(f"a {message.kind.name} frame where a request was due")
+
+
+_STORING = frozenset([Kind.CREATE, Kind.RUN, Kind.CALL])
+_HANDLERS: dict[Kind, Callable[[CallConnection, Message, Hashable], Any]] = {
+    **dict.fromkeys(Kind, _unexpected),
+    Kind.CREATE: CallConnection._create,
+    Kind.RUN: CallConnection._run,
+    Kind.CALL: CallConnection._call,
+    Kind.EVALUATE: CallConnection._evaluate,
+    Kind.SET_ITEM: CallConnection._set_item,
+    Kind.ATTACH: CallConnection._attach,
+    Kind.CLAIM: CallConnection._claim,
+    Kind.SNAPSHOT: CallConnection._snapshot,
+    Kind.PUT_NAME: CallConnection._put_name,
+    Kind.GET_NAME: CallConnection._get_name,
+    Kind.DELETE_NAME: CallConnection._delete_name,
+    Kind.LIST_NAMES: CallConnection._list_names,
+    Kind.STATISTICS: CallConnection._statistics,
+    Kind.DESCRIBE: CallConnection._describe,
+    Kind.SHUTDOWN: CallConnection._shutdown,
+}

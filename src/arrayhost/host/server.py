@@ -1,0 +1,361 @@
+"""The server: who connects, who is still there, and a thread for each client thread.
+
+One loop watches everything that needs no thread: the listener, peers that have not said hello yet, each session's
+lease channel, the pipes of forked children, and the process that started the host. A session ends when its lease
+channel does, which the kernel sees to however the client died.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import itertools
+import logging
+import os
+import selectors
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+
+from arrayhost.errors import NotAuthorizedError, ProtocolError
+from arrayhost.host import reports
+from arrayhost.host.requests import CallConnection
+from arrayhost.host.store import HostStatistics
+from arrayhost.wire import failures
+from arrayhost.wire.authentication import prove
+from arrayhost.wire.frames import FrameDecoder, Kind, pack_frame
+from arrayhost.wire.streams import UnixStream, bind_unix, check_peer, close_all, receive_ready, socket_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
+    from arrayhost.host.service import Service
+    from arrayhost.wire.frames import Frame
+
+__all__ = ["Server"]
+
+log = logging.getLogger(__name__)
+
+# A peer that has not finished its hello by then is dropped.
+_HELLO_SECONDS = 5.0
+_MAX_PENDING = 256
+
+
+class _Pending:
+    """A peer that has connected and not said who it is."""
+
+    def __init__(self, sock: socket.socket, deadline: float) -> None:
+        self.socket = sock
+        self.deadline = deadline
+        self.decoder = FrameDecoder()
+        self.fds: list[int] = []
+
+
+class _Session:
+    """A client process: its lease channel and its threads' connections."""
+
+    def __init__(self, ident: bytes, sock: socket.socket, decoder: FrameDecoder) -> None:
+        self.ident = ident
+        self.socket = sock
+        self.decoder = decoder
+        self.fds: list[int] = []
+        self.connections: dict[int, CallConnection] = {}
+
+
+class Server:
+    """Serve a `Service` on a Unix socket.
+
+    Parameters
+    ----------
+    make_service : callable
+        Called with nothing; builds the service in the process that serves.
+    address : str
+        ``unix:/path`` or ``unix:@name``.
+    authkey : bytes
+        A client that presents a key must present this one. Without one the kernel's word on its user decides.
+    parent_pid : int, optional
+        Stop when this process ends.
+
+    Notes
+    -----
+    Safety: `stop` from any thread; everything else from the one that calls `serve_forever`.
+    """
+
+    def __init__(self, service: Service, address: str, authkey: bytes, *, parent_pidfd: int | None = None) -> None:
+        self.service = service
+        self.address = address
+        self.host_id = os.urandom(16)
+        self.n_requests = 0
+        self._authkey = authkey
+        self._listener = bind_unix(address)
+        self._listener.setblocking(False)
+        self._selector = selectors.DefaultSelector()
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._pending: set[_Pending] = set()
+        self._sessions: dict[bytes, _Session] = {}
+        self._guards = itertools.count()
+        self._n_connections = 0
+        self._count_lock = threading.Lock()
+        self._stopping = False
+        self._parent_pidfd = parent_pidfd
+
+    # -- life ----------------------------------------------------------------------------------------------------
+
+    def serve_forever(self) -> None:
+        """Serve until `stop`; the process's warnings are routed to callers meanwhile."""
+        reports.install()
+        watch = self._selector.register
+        watch(self._listener, selectors.EVENT_READ, self._accept)
+        watch(self._wake, selectors.EVENT_READ, self._woken)
+        if self._parent_pidfd is not None:
+            watch(self._parent_pidfd, selectors.EVENT_READ, self._parent_ended)
+        try:
+            while not self._stopping:
+                self._turn()
+        finally:
+            reports.uninstall()
+            self._close()
+
+    def stop(self) -> None:
+        """End `serve_forever` soon."""
+        self._stopping = True
+        self.wake()
+
+    def stop_after_reply(self) -> None:
+        """As `stop`, leaving the calling thread the time to answer."""
+        threading.Timer(0.05, self.stop).start()
+
+    def wake(self) -> None:
+        """Make the loop look around."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_write(self._wake, 1)
+
+    def statistics(self) -> HostStatistics:
+        """Describe what is hosted, and for whom."""
+        return self.service.store.statistics(
+            n_sessions=len(self._sessions), n_connections=self._n_connections, n_requests=self.n_requests
+        )
+
+    def _turn(self) -> None:
+        self.service.flush_released()
+        due = [pending.deadline for pending in self._pending]
+        expiry = self.service.store.expire()
+        if expiry is not None:
+            due.append(expiry)
+        timeout = max(0.0, min(due) - time.monotonic()) if due else None
+        for key, _ in self._selector.select(timeout):
+            try:
+                key.data()
+            except ProtocolError as error:
+                log.debug("dropped a peer: %s", error)
+        now = time.monotonic()
+        for pending in [one for one in self._pending if one.deadline <= now]:
+            self._drop_pending(pending)
+
+    def _close(self) -> None:
+        self._listener.close()
+        if not self.address.startswith("unix:@"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(socket_name(self.address))
+        for pending in list(self._pending):
+            self._drop_pending(pending)
+        for session in list(self._sessions.values()):
+            self._end_session(session)
+        self._selector.close()
+        os.close(self._wake)
+        if self._parent_pidfd is not None:
+            os.close(self._parent_pidfd)
+        self.service.store.close()
+
+    def _parent_ended(self) -> None:
+        log.info("the process that started this host has ended")
+        self._stopping = True
+
+    def _woken(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._wake)
+
+    # -- peers ---------------------------------------------------------------------------------------------------
+
+    def _accept(self) -> None:
+        try:
+            sock, _ = self._listener.accept()
+        except (BlockingIOError, ConnectionError):
+            return
+        except OSError as error:
+            # No descriptor left. The listener stays readable, so without a pause this would be a busy loop.
+            log.warning("cannot accept a client: %s", error)
+            time.sleep(0.05)
+            return
+        try:
+            check_peer(sock)
+            if len(self._pending) >= _MAX_PENDING:
+                raise NotAuthorizedError("too many peers that have not said hello")
+        except (NotAuthorizedError, OSError) as error:
+            log.warning("refused a client: %s", error)
+            sock.close()
+            return
+        sock.setblocking(False)
+        pending = _Pending(sock, time.monotonic() + _HELLO_SECONDS)
+        self._pending.add(pending)
+        self._selector.register(sock, selectors.EVENT_READ, lambda: self._hear(pending))
+
+    def _drop_pending(self, pending: _Pending) -> None:
+        self._pending.discard(pending)
+        self._selector.unregister(pending.socket)
+        close_all(pending.fds)
+        pending.socket.close()
+
+    def _hear(self, pending: _Pending) -> None:
+        """Read a new peer's hello as it arrives."""
+        frame = None
+        try:
+            if not receive_ready(pending.socket, pending.decoder, pending.fds):
+                self._drop_pending(pending)
+                return
+            frame = pending.decoder.next_frame()
+            if frame is None:
+                return
+            role, ident, number, proof = self._read_hello(frame)
+        except (ProtocolError, NotAuthorizedError) as error:
+            self._refuse(pending, frame, error)
+            return
+        self._pending.discard(pending)
+        self._selector.unregister(pending.socket)
+        close_all(pending.fds)
+        if role == "session":
+            self._begin_session(pending, frame, ident)
+        else:
+            self._begin_calls(pending, frame, ident, number)
+
+    def _read_hello(self, frame: Frame) -> tuple[str, bytes, int, bytes]:
+        if frame.kind != Kind.HELLO:
+            raise ProtocolError(f"a {frame.kind.name} frame where a hello was due")
+        try:
+            role, ident, number, proof = msgpack.unpackb(frame.body)
+        except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
+            raise ProtocolError("a malformed hello") from error
+        if role not in ("session", "calls") or not isinstance(ident, bytes) or len(ident) != 16:
+            raise ProtocolError("a malformed hello")
+        if not isinstance(number, int) or not isinstance(proof, bytes):
+            raise ProtocolError("a malformed hello")
+        if proof and not hmac.compare_digest(proof, prove(self._authkey, ident)):
+            raise NotAuthorizedError("the client's authkey is not this host's; give connect() the key of the host")
+        if (role == "calls") != (ident in self._sessions):
+            raise ProtocolError("a connection without its session")
+        return role, ident, number, proof
+
+    def _refuse(self, pending: _Pending, frame: Frame | None, error: Exception) -> None:
+        log.warning("refused a client: %s", error)
+        description = failures.describe(error, with_traceback=False, allow_pickle=False)
+        with contextlib.suppress(OSError):
+            pending.socket.send(pack_frame(Kind.ERROR, frame.sequence if frame else 0, msgpack.packb(description)))
+        self._drop_pending(pending)
+
+    def _begin_session(self, pending: _Pending, frame: Frame, ident: bytes) -> None:
+        session = _Session(ident, pending.socket, pending.decoder)
+        store = self.service.store
+        about = [self.host_id, self.address, self.service.lock_timeout, store.table.n_slots]
+        body = b"\0" + msgpack.packb([about, []])
+        try:
+            UnixStream(session.socket).send(
+                Kind.RESULT, frame.sequence, body, fds=[store.control_fd, *store.files.fds()]
+            )
+        except ConnectionError:
+            session.socket.close()
+            return
+        self._sessions[ident] = session
+        self._selector.register(session.socket, selectors.EVENT_READ, lambda: self._lease_channel(session))
+
+    def _begin_calls(self, pending: _Pending, frame: Frame, ident: bytes, number: int) -> None:
+        session = self._sessions[ident]
+        pending.socket.setblocking(True)
+        connection = CallConnection(self, UnixStream(pending.socket), ident)
+        session.connections[number] = connection
+        with self._count_lock:
+            self._n_connections += 1
+
+        def serve() -> None:
+            try:
+                connection.serve()
+            finally:
+                with self._count_lock:
+                    self._n_connections -= 1
+                # Kept a little: an interrupted client names its connection after having closed it.
+                while len(session.connections) > 64:
+                    session.connections.pop(next(iter(session.connections)), None)
+
+        try:
+            pending.socket.send(pack_frame(Kind.DONE, frame.sequence, b""))
+            threading.Thread(target=serve, name=f"arrayhost-calls-{number}", daemon=True).start()
+        except (OSError, RuntimeError) as error:
+            log.warning("cannot serve a client: %s", error)
+            pending.socket.close()
+            with self._count_lock:
+                self._n_connections -= 1
+
+    # -- leases --------------------------------------------------------------------------------------------------
+
+    def _lease_channel(self, session: _Session) -> None:
+        """Act on what a session says of its leases; end it when the kernel says that its process is gone."""
+        try:
+            alive = receive_ready(session.socket, session.decoder, session.fds)
+            while (frame := session.decoder.next_frame()) is not None:
+                _LEASE_HANDLERS[frame.kind](self, session, msgpack.unpackb(frame.body))
+        except (ProtocolError, KeyError, ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
+            log.warning("a session sent something malformed and is dropped: %s", error)
+            alive = False
+        if not alive:
+            self._end_session(session)
+
+    def _end_session(self, session: _Session) -> None:
+        if self._sessions.pop(session.ident, None) is None:
+            return
+        self._selector.unregister(session.socket)
+        session.socket.close()
+        close_all(session.fds)
+        self.service.store.drop_holder(session.ident)
+
+    def _release(self, session: _Session, body: Any) -> None:
+        for ident, count in body:
+            self.service.store.release(int(ident), session.ident, int(count))
+
+    def _export(self, session: _Session, body: Any) -> None:
+        store = self.service.store
+        with store.lock:
+            for ident in body:
+                store.leases.export(int(ident), time.monotonic())
+
+    def _fork_guard(self, session: _Session, body: Any) -> None:
+        """Keep a session's leases for a child about to be forked, until the child's end of a pipe closes."""
+        if not session.fds:
+            raise ProtocolError("a fork without its pipe")
+        pipe = session.fds.pop(0)
+        holder: Hashable = ("fork", next(self._guards))
+        store = self.service.store
+        with store.lock:
+            store.leases.copy_holder(session.ident, holder)
+
+        def ended() -> None:
+            self._selector.unregister(pipe)
+            os.close(pipe)
+            store.drop_holder(holder)
+
+        self._selector.register(pipe, selectors.EVENT_READ, ended)
+
+    def _abandon(self, session: _Session, body: Any) -> None:
+        number, sequence = body
+        connection = session.connections.pop(number, None)
+        if connection is not None:
+            connection.abandon(sequence)
+
+
+_LEASE_HANDLERS: dict[Kind, Callable[[Server, _Session, Any], None]] = {
+    Kind.RELEASE: Server._release,
+    Kind.EXPORT: Server._export,
+    Kind.FORK_GUARD: Server._fork_guard,
+    Kind.ABANDON: Server._abandon,
+}

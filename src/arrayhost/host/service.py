@@ -1,0 +1,216 @@
+"""The service: what a host does for a request, in terms of Python values.
+
+It knows neither sockets nor frames: the server decodes and calls, the in-process link of the host's own code calls
+directly.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from arrayhost.host import execution, objects
+from arrayhost.host.creators import CONSTANTS, segment_of
+from arrayhost.host.objects import ITERATOR_METHODS, Registration
+from arrayhost.host.store import ObjectReferent, Operand, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from arrayhost.evaluation.operations import Operation
+
+__all__ = ["BUILTIN_TYPES", "LOCAL_HOLDER", "ProxyFactory", "Service"]
+
+# Holds what proxies inside the host itself lease.
+LOCAL_HOLDER = "host"
+
+# What every manager can create, besides what was registered; the sign keeps them apart from users' names.
+BUILTIN_TYPES: dict[str, Callable[..., Any]] = {
+    "#empty": np.empty,
+    "#zeros": np.zeros,
+    "#ones": np.ones,
+    "#full": np.full,
+    "#array": np.array,
+    "#asarray": np.asarray,
+    "#arange": np.arange,
+    "#linspace": np.linspace,
+}
+
+
+class ProxyFactory(Protocol):
+    """How code that runs in the host sees hosted things: through proxies, like everybody."""
+
+    def proxy(self, referent: Operand | ObjectReferent) -> Any:
+        """Make a proxy for use inside the host."""
+
+    def referent(self, value: Any) -> Operand | ObjectReferent | None:
+        """Return what a proxy made here stands for; None if `value` is none."""
+
+
+class Service:
+    """A host's abilities.
+
+    Parameters
+    ----------
+    store : Store
+    registry : dict of str to Registration
+    proxies : ProxyFactory
+    lock_timeout : float
+        Seconds that a write waits for a section to end.
+    huge_pages : bool
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        registry: Mapping[str, Registration],
+        proxies: ProxyFactory,
+        *,
+        lock_timeout: float = 60.0,
+        huge_pages: bool = True,
+    ) -> None:
+        self.store = store
+        self.registry = dict(registry)
+        self.proxies = proxies
+        self.lock_timeout = lock_timeout
+        self.huge_pages = huge_pages
+        # Filled by finalizers, which may run anywhere and so must not lock; emptied by the server's loop.
+        self.released_here: deque[tuple[int, int]] = deque()
+
+    # -- creation ------------------------------------------------------------------------------------------------
+
+    def create(
+        self,
+        typeid: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        holder: Hashable,
+        buffers: tuple[Sequence[npt.NDArray[np.uint8]], Sequence[int]] = ((), ()),
+    ) -> Operand | ObjectReferent:
+        """Call a registered function and host what it returns.
+
+        Parameters
+        ----------
+        holder : hashable
+            Given the first lease.
+        buffers : tuple
+            The request's attachments and their descriptors: an array among them is adopted as it is.
+        """
+        function = BUILTIN_TYPES.get(typeid)
+        if function is not None:
+            return self._host(
+                self._call(function, args, kwargs, holder), typeid, Registration(function), holder, buffers
+            )
+        registration = objects.find_registration(self.registry, typeid)
+        if registration.callable is None:
+            if len(args) != 1 or kwargs:
+                raise ValueError(f"type {typeid!r} was registered without a callable: it takes the object to host")
+            return self._host(args[0], typeid, registration, holder, buffers)
+        result = self._call(registration.callable, args, kwargs, holder)
+        return self._host(result, typeid, registration, holder, buffers)
+
+    def run(
+        self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], holder: Hashable
+    ) -> Operand | ObjectReferent:
+        """Call a function of the caller's and host what it returns."""
+        if not callable(function):
+            raise TypeError(f"run() needs a function, not a {type(function).__name__}")
+        name = getattr(function, "__qualname__", type(function).__qualname__)
+        return self._host(self._call(function, args, kwargs, holder), name, Registration(function), holder)
+
+    def _call(
+        self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any], holder: Hashable
+    ) -> Any:
+        make = CONSTANTS.get(function) if getattr(function, "__hash__", None) else None
+        if make is None or kwargs.get("like") is not None:
+            return function(*args, **kwargs)
+        known = {key: value for key, value in kwargs.items() if key not in ("like", "device")}
+        if kwargs.get("device") not in (None, "cpu"):
+            return function(*args, **kwargs)  # NumPy has the error for it
+        fd, mapping, layout = make(*args, **known, huge_pages=self.huge_pages)
+        return self.store.add_array(fd, mapping, layout, holder)
+
+    def _host(
+        self,
+        result: Any,
+        typeid: str,
+        registration: Registration,
+        holder: Hashable,
+        buffers: tuple[Sequence[npt.NDArray[np.uint8]], Sequence[int]] = ((), ()),
+    ) -> Operand | ObjectReferent:
+        """Host a function's result; what is hosted already stays what it is."""
+        if isinstance(result, (Operand, ObjectReferent)):
+            return result
+        referent = self.proxies.referent(result)
+        if referent is not None:
+            self.store.grant(ident_of(referent), holder)
+            return referent
+        if type(result) is np.ndarray:
+            self.store.check_room(result.nbytes)
+            fd, mapping, layout = segment_of(result, *buffers, huge_pages=self.huge_pages)
+            return self.store.add_array(fd, mapping, layout, holder)
+        exposed = registration.exposed
+        return self.store.add_object(
+            result,
+            typeid,
+            objects.public_methods(result) if exposed is None else tuple(exposed),
+            holder,
+            attributes=exposed is None,
+            method_typeids=dict(registration.method_to_typeid),
+            serialize=registration.serialize,
+        )
+
+    # -- use -----------------------------------------------------------------------------------------------------
+
+    def call(self, ident: int, name: str, args: Sequence[Any], kwargs: dict[str, Any], holder: Hashable) -> Any:
+        """Call a method of a hosted object; its result is hosted where `method_to_typeid` says so."""
+        referent = self.store.find_object(ident)
+        result = objects.call(referent, name, args, kwargs)
+        typeid = referent.method_typeids.get(name)
+        if typeid is not None:
+            registration = objects.find_registration(self.registry, typeid)
+            if registration.callable is not None:
+                result = registration.callable(result)
+            return self._host(result, typeid, registration, holder)
+        if objects.is_unpicklable_iterator(result):
+            return self._host(result, "Iterator", Registration(None, ITERATOR_METHODS), holder)
+        return result
+
+    def evaluate(self, operation: Operation, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Evaluate an operation on `Operand` arguments."""
+        return execution.evaluate(operation, args, kwargs, self.lock_timeout)
+
+    def set_item(self, target: Operand, index: Any, value: Any) -> None:
+        """Carry out ``target[index] = value``."""
+        execution.set_item(target, index, value, self.lock_timeout)
+
+    # -- names ---------------------------------------------------------------------------------------------------
+
+    def put_name(self, name: str, value: Any, holder: Hashable,
+                 buffers: tuple[Sequence[npt.NDArray[np.uint8]], Sequence[int]] = ((), ())) -> None:  # fmt: skip
+        """Host an array under a name."""
+        if not isinstance(value, Operand):
+            value = self._host(np.asarray(value), name, Registration(None), holder, buffers)
+        self.store.put_name(name, value)
+
+    def release_soon(self, ident: int, count: int) -> None:
+        """Note that a proxy inside the host died. Called from finalizers: takes no lock."""
+        self.released_here.append((ident, count))
+
+    def flush_released(self) -> None:
+        """Release what `release_soon` noted."""
+        while True:
+            try:
+                ident, count = self.released_here.popleft()
+            except IndexError:
+                return
+            self.store.release(ident, LOCAL_HOLDER, count)
+
+
+def ident_of(referent: Operand | ObjectReferent) -> int:
+    """The id under which a referent's leases are kept."""
+    return referent.referent.ident if isinstance(referent, Operand) else referent.ident

@@ -1,0 +1,456 @@
+"""The store: every hosted array and object, their rows of the control table, leases and names."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from arrayhost.core.handles import ArrayHandle, ObjectHandle
+from arrayhost.core.layout import Layout
+from arrayhost.core.leases import LeaseTable
+from arrayhost.errors import HostMemoryError, ReferentNotFoundError, StaleProxyError
+from arrayhost.host.snapshots import LockedCopies
+from arrayhost.memory.control import GENERATION, ROW_WORDS, TORN, TORN_PID, VERSION, WRITER_PID, ControlTable
+from arrayhost.memory.filling import layout_of, view_of
+from arrayhost.sync.filelocks import EXCLUSIVE, create_lock_files, try_lock
+from arrayhost.sync.guards import Guard, Hold
+from arrayhost.wire.codec import unpack_handle
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable
+
+    import numpy.typing as npt
+
+    from arrayhost.memory.segments import Mapping
+
+__all__ = ["ArrayReferent", "HostStatistics", "ObjectReferent", "Operand", "Store"]
+
+_MAX_KEPT_OPERANDS = 4096
+# Rows never used take no memory: the table is a sparse file of 64 MiB.
+N_SLOTS = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class HostStatistics:
+    """What a host holds, and for whom.
+
+    Attributes
+    ----------
+    pid : int
+    n_arrays, n_objects : int
+        Referents.
+    n_bytes : int
+        Of all arrays together.
+    n_names, n_leases, n_sessions, n_connections : int
+    n_slots : int
+        Rows of the control table in use, with those that could not be reused yet.
+    n_requests : int
+        Answered since the host started.
+    """
+
+    pid: int
+    n_arrays: int
+    n_objects: int
+    n_bytes: int
+    n_names: int
+    n_leases: int
+    n_sessions: int
+    n_connections: int
+    n_slots: int
+    n_requests: int
+
+
+class ArrayReferent:
+    """One hosted array: the owner of its segment."""
+
+    __slots__ = ("fd", "guard", "ident", "layout", "mapping", "snapshots", "views")
+
+    def __init__(self, ident: int, guard: Guard, fd: int, mapping: Mapping, layout: Layout) -> None:
+        self.ident = ident
+        self.guard = guard
+        self.fd = fd
+        self.mapping = mapping
+        self.layout = layout
+        self.snapshots = LockedCopies(guard)
+        self.views: list[bytes] = []  # handles under which the store keeps operands of it
+
+    def handle(self, layout: Layout) -> ArrayHandle:
+        """The handle of one view of this array."""
+        return ArrayHandle(self.ident, self.guard.slot, self.guard.generation, self.mapping.n_bytes, layout)
+
+
+class ObjectReferent:
+    """One hosted object."""
+
+    __slots__ = ("handle", "ident", "method_typeids", "serial", "value")
+
+    def __init__(self, handle: ObjectHandle, value: Any, method_typeids: dict[str, str], *, serialize: bool) -> None:
+        self.ident = handle.ident
+        self.handle = handle
+        self.value = value
+        self.method_typeids = method_typeids
+        self.serial = threading.RLock() if serialize else None
+
+
+class Operand:
+    """One view of a hosted array inside the host; what `evaluation.reading` calls an operand.
+
+    Attributes
+    ----------
+    referent : ArrayReferent
+    live : ndarray
+        Read-only.
+    layout : Layout
+        Where it lies in its segment.
+    """
+
+    __slots__ = ("_writer", "layout", "live", "referent")
+
+    def __init__(self, referent: ArrayReferent, live: npt.NDArray[Any], layout: Layout) -> None:
+        self.referent = referent
+        self.live = live
+        self.layout = layout
+        self._writer: npt.NDArray[Any] | None = None
+
+    @property
+    def guard(self) -> Guard:
+        return self.referent.guard
+
+    @property
+    def mapping(self) -> Mapping:
+        return self.referent.mapping
+
+    @property
+    def writer(self) -> npt.NDArray[Any]:
+        """The view, writeable where NumPy's own would be."""
+        if self._writer is None:
+            self._writer = view_of(self.referent.mapping.writer, self.layout)
+        return self._writer
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the view shows every element of its array."""
+        return self.layout.nbytes == self.referent.layout.nbytes
+
+    def locked_copy(self) -> npt.NDArray[Any]:
+        """Copy under the shared lock, as soon as writers leave room for it."""
+        return self.referent.snapshots.copy(self)
+
+    def viewed(self, view: npt.NDArray[Any]) -> Operand:
+        """Wrap a view of the same memory; the operand is writeable as `view` is."""
+        layout = layout_of(view, self.referent.mapping)
+        return Operand(self.referent, view_of(self.referent.mapping.reader, layout), layout)
+
+    def handle(self) -> ArrayHandle:
+        """The view's handle."""
+        return self.referent.handle(self.layout)
+
+
+class Store:
+    """Everything a host owns.
+
+    Parameters
+    ----------
+    handle_grace : float
+        Seconds that a referent survives its last lease after a handle of it was pickled.
+    max_bytes : int, optional
+        Bound on all arrays together.
+
+    Notes
+    -----
+    Safety: any thread; one lock, held for bookkeeping only, never while memory is filled or a lock is waited for.
+    """
+
+    def __init__(self, handle_grace: float = 60.0, max_bytes: int | None = None) -> None:
+        self.lock = threading.RLock()
+        self.leases = LeaseTable(handle_grace)
+        self.max_bytes = max_bytes
+        self.control_fd, self.table = ControlTable.create(N_SLOTS)
+        self.files = create_lock_files()
+        self.n_bytes = 0
+        self._arrays: dict[int, ArrayReferent] = {}
+        self._objects: dict[int, ObjectReferent] = {}
+        self._names: dict[str, Operand] = {}
+        self._operands: dict[bytes, Operand] = {}
+        self._next_ident = 1
+        self._n_slots = 0
+        self._free_slots: list[int] = []
+        self._busy_slots: list[Guard] = []
+
+    # -- referents -----------------------------------------------------------------------------------------------
+
+    def check_room(self, need_bytes: int) -> None:
+        """Raise `HostMemoryError` if an array of that size would exceed the host's own bound."""
+        if self.max_bytes is not None and self.n_bytes + need_bytes > self.max_bytes:
+            raise HostMemoryError(need_bytes, max(self.max_bytes - self.n_bytes, 0), "this host (max_bytes)")
+
+    def add_array(self, fd: int, mapping: Mapping, layout: Layout, holder: Hashable) -> Operand:
+        """Take a segment over and lease it to `holder`; the descriptor is the store's from here on, come what may."""
+        try:
+            with self.lock:
+                self.check_room(mapping.n_bytes)
+                ident = self._new_ident()
+                guard = self._new_guard(ident)
+                referent = ArrayReferent(ident, guard, fd, mapping, layout)
+                self._arrays[ident] = referent
+                self.n_bytes += mapping.n_bytes
+                self.leases.add(ident)
+                self.leases.grant(ident, holder)
+        except BaseException:
+            os.close(fd)
+            raise
+        return self.operand(referent, layout)
+
+    def add_object(
+        self,
+        value: Any,
+        typeid: str,
+        methods: tuple[str, ...],
+        holder: Hashable,
+        *,
+        attributes: bool,
+        method_typeids: dict[str, str],
+        serialize: bool,
+    ) -> ObjectReferent:
+        """Host an object and lease it to `holder`."""
+        with self.lock:
+            handle = ObjectHandle(self._new_ident(), typeid, methods, attributes)
+            referent = ObjectReferent(handle, value, method_typeids, serialize=serialize)
+            self._objects[handle.ident] = referent
+            self.leases.add(handle.ident)
+            self.leases.grant(handle.ident, holder)
+            return referent
+
+    def operand(self, referent: ArrayReferent, layout: Layout) -> Operand:
+        """Make the operand of one view."""
+        return Operand(referent, view_of(referent.mapping.reader, layout), layout)
+
+    def find_array(self, handle: ArrayHandle) -> Operand:
+        """Return the view that a handle names.
+
+        Raises
+        ------
+        StaleProxyError
+            The array has been freed.
+        """
+        referent = self._arrays.get(handle.ident)
+        if referent is None or referent.guard.generation != handle.generation:
+            raise StaleProxyError(
+                f"array {handle.ident} of shape {handle.layout.shape} is not hosted any more: its last lease and the "
+                "grace of its handles ended; create it again, or give it a name so that it stays"
+            )
+        handle.layout.check(referent.mapping.n_bytes)
+        return self.operand(referent, handle.layout)
+
+    def find_packed(self, packed: bytes) -> Operand:
+        """As `find_array`, for a handle as it travels; the operand is kept for the next time.
+
+        Raises
+        ------
+        StaleProxyError, ProtocolError
+        """
+        operand = self._operands.get(packed)
+        if operand is None:
+            operand = self.find_array(unpack_handle(packed))
+            with self.lock:
+                if operand.referent.ident in self._arrays:
+                    if len(self._operands) >= _MAX_KEPT_OPERANDS:
+                        self._operands.clear()
+                    self._operands[packed] = operand
+                    operand.referent.views.append(packed)
+        return operand
+
+    def find_object(self, ident: int) -> ObjectReferent:
+        """Return a hosted object.
+
+        Raises
+        ------
+        StaleProxyError
+            It has been freed.
+        """
+        try:
+            return self._objects[ident]
+        except KeyError:
+            raise StaleProxyError(
+                f"object {ident} is not hosted any more: its last lease and the grace of its handles ended"
+            ) from None
+
+    # -- leases --------------------------------------------------------------------------------------------------
+
+    def grant(self, ident: int, holder: Hashable) -> None:
+        """Lease a referent.
+
+        Raises
+        ------
+        StaleProxyError
+            It has been freed.
+        """
+        with self.lock:
+            try:
+                self.leases.grant(ident, holder)
+            except KeyError:
+                raise StaleProxyError(f"referent {ident} is not hosted any more") from None
+
+    def release(self, ident: int, holder: Hashable, count: int = 1) -> None:
+        """Take leases back, and free what nobody holds any more."""
+        with self.lock:
+            free = [ident] if self.leases.release(ident, holder, count, time.monotonic()) else []
+        self._free(free)
+
+    def drop_holder(self, holder: Hashable) -> None:
+        """End all leases of a holder that is gone."""
+        with self.lock:
+            free = self.leases.drop_holder(holder, time.monotonic())
+        self._free(free)
+
+    def expire(self) -> float | None:
+        """Free what outlived its grace; return when (monotonic seconds) to look again."""
+        with self.lock:
+            free = self.leases.expire(time.monotonic())
+        self._free(free)
+        with self.lock:
+            return self.leases.next_expiry()
+
+    def _free(self, idents: Iterable[int]) -> None:
+        for ident in idents:
+            with self.lock:
+                self.leases.forget(ident)
+                array = self._arrays.pop(ident, None)
+                value = self._objects.pop(ident, None)
+                if array is not None:
+                    for packed in array.views:
+                        self._operands.pop(packed, None)
+                    os.close(array.fd)
+                    self.n_bytes -= array.mapping.n_bytes
+                    self._retire(array.guard)
+            # Outside of the lock: the object's own finalizers may run, and they may use the host.
+            del value, array
+
+    # -- rows of the control table -------------------------------------------------------------------------------
+
+    def _new_ident(self) -> int:
+        ident = self._next_ident
+        self._next_ident += 1
+        return ident
+
+    def _new_guard(self, generation: int) -> Guard:
+        self._busy_slots = [guard for guard in self._busy_slots if not self._try_retire(guard)]
+        if self._free_slots:
+            slot = self._free_slots.pop()
+        elif self._n_slots < self.table.n_slots:
+            slot = self._n_slots
+            self._n_slots += 1
+        else:
+            raise HostMemoryError(ROW_WORDS * 8, 0, f"the control table ({self.table.n_slots} arrays)")
+        base = slot * ROW_WORDS
+        self.table.words[base + WRITER_PID] = 0
+        self.table.words[base + GENERATION] = generation
+        return Guard(self.table, self.files, slot, generation)
+
+    def _retire(self, guard: Guard) -> None:
+        if not self._try_retire(guard):
+            self._busy_slots.append(guard)
+
+    def _try_retire(self, guard: Guard) -> bool:
+        """Take an array's row back, if nobody is inside a section on it any more."""
+        hold = Hold(guard, None, EXCLUSIVE)
+        try:
+            hold.fd = self.files.take(guard.slot)
+            if not try_lock(hold.fd, guard.exclusive_bytes):
+                return False
+            words, base = self.table.words, guard.base
+            words[base + GENERATION] = 0
+            words[base + TORN] = words[base + TORN_PID] = 0
+            words[base + VERSION] += words[base + VERSION] & 1
+        finally:
+            hold.free()
+        self._free_slots.append(guard.slot)
+        return True
+
+    # -- names ---------------------------------------------------------------------------------------------------
+
+    def put_name(self, name: str, operand: Operand) -> None:
+        """Bind a name; what it named before stays for those who hold it."""
+        with self.lock:
+            self.leases.grant(operand.referent.ident, ("name", name))
+            before = self._names.get(name)
+            self._names[name] = operand
+        if before is not None:
+            self.release(before.referent.ident, ("name", name))
+
+    def get_name(self, name: str) -> Operand:
+        """Return what a name is bound to.
+
+        Raises
+        ------
+        ReferentNotFoundError
+        """
+        with self.lock:
+            operand = self._names.get(name)
+        if operand is None:
+            known = ", ".join(sorted(self._names)[:10]) or "none"
+            raise ReferentNotFoundError(f"no array named {name!r}; names here: {known}")
+        return operand
+
+    def delete_name(self, name: str) -> None:
+        """Unbind a name.
+
+        Raises
+        ------
+        ReferentNotFoundError
+        """
+        operand = self.get_name(name)
+        with self.lock:
+            self._names.pop(name, None)
+        self.release(operand.referent.ident, ("name", name))
+
+    def names(self) -> list[str]:
+        """All names, sorted."""
+        with self.lock:
+            return sorted(self._names)
+
+    # -- facts ---------------------------------------------------------------------------------------------------
+
+    def statistics(self, *, n_sessions: int, n_connections: int, n_requests: int) -> HostStatistics:
+        """Describe the store."""
+        with self.lock:
+            return HostStatistics(
+                pid=os.getpid(),
+                n_arrays=len(self._arrays),
+                n_objects=len(self._objects),
+                n_bytes=self.n_bytes,
+                n_names=len(self._names),
+                n_leases=len(self.leases),
+                n_sessions=n_sessions,
+                n_connections=n_connections,
+                n_slots=self._n_slots - len(self._free_slots),
+                n_requests=n_requests,
+            )
+
+    def describe_objects(self) -> str:
+        """One line for each referent, as the stdlib's ``_debug_info``."""
+        with self.lock:
+            lines = [
+                f"  {ident}: {referent.layout.dtype} {referent.layout.shape}, leases {len(self.leases.holders(ident))}"
+                for ident, referent in self._arrays.items()
+            ]
+            lines += [
+                f"  {ident}: {referent.handle.typeid} {type(referent.value).__qualname__}, "
+                f"leases {len(self.leases.holders(ident))}"
+                for ident, referent in self._objects.items()
+            ]
+        return "\n".join(lines)
+
+    def close(self) -> None:
+        """Give everything back; for a host that ends while its process goes on."""
+        with self.lock:
+            arrays, self._arrays = list(self._arrays.values()), {}
+            objects, self._objects = self._objects, {}
+            self._names.clear()
+            for array in arrays:
+                os.close(array.fd)
+            os.close(self.control_fd)
+        del objects

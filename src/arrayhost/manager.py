@@ -1,0 +1,582 @@
+"""`ArrayManager`: starts a host or connects to one, and creates arrays and objects in it.
+
+A drop-in for :class:`multiprocessing.managers.BaseManager`: what a program does with that works here too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import secrets
+from multiprocessing import process, util
+from multiprocessing.context import ProcessError
+from multiprocessing.reduction import ForkingPickler
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import numpy as np
+
+from arrayhost.client.array import HostedArray
+from arrayhost.client.object import HostedObject, bind
+from arrayhost.client.session import Session, request_context, session_for
+from arrayhost.core.layout import check_mappable
+from arrayhost.errors import ArgumentEncodingError, HostGoneError
+from arrayhost.host.objects import Registration
+from arrayhost.host.store import HostStatistics
+from arrayhost.hosting import HostOptions, build_server, process_began, run_host
+from arrayhost.wire.frames import Kind
+from arrayhost.wire.streams import LOCAL_PREFIX, socket_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from multiprocessing.context import BaseContext
+    from types import TracebackType
+
+    import numpy.typing as npt
+
+    from arrayhost.host.server import Server
+
+__all__ = ["ArrayManager", "connect"]
+
+_START_TIMEOUT = 60.0
+
+
+class ArrayManager:
+    """A process that hosts arrays and objects, and the way to create and find them.
+
+    Parameters
+    ----------
+    address : str, optional
+        ``unix:/path``, ``/path`` or ``unix:@name``. By default a new name that leaves no file behind.
+    authkey : bytes, optional
+        Who presents a key to the host must present this one. On one machine the kernel already tells whether a
+        client belongs to the same user, and no other is let in.
+    serializer : str
+        Accepted for compatibility; there is one way to encode.
+    ctx : multiprocessing context, optional
+        How the host's process is started.
+    shutdown_timeout : float
+        Seconds that the host has to end by itself.
+    huge_pages : bool
+        Put arrays of 2 MiB and more on huge pages where the kernel can.
+    handle_grace : float
+        Seconds that an array lives on after its last proxy if one of its proxies was ever pickled.
+    lock_timeout : float
+        Seconds that locks are waited for unless a call says otherwise.
+    max_bytes : int, optional
+        Bound on the memory of all arrays of this host.
+
+    Notes
+    -----
+    Safety: any thread; forked children may go on using it.
+
+    Examples
+    --------
+    >>> class Arrays(ArrayManager):
+    ...     pass
+    >>> Arrays.register("shared_array", np.ones)
+    >>> with Arrays() as manager:
+    ...     a = manager.shared_array((3,))
+    ...     a[0] = 7
+    ...     float(a.sum())
+    9.0
+    """
+
+    _registry: ClassVar[dict[str, tuple[Registration, Any]]] = {}
+
+    def __init__(
+        self,
+        address: Any = None,
+        authkey: bytes | None = None,
+        serializer: str = "pickle",
+        ctx: BaseContext | None = None,
+        *,
+        shutdown_timeout: float = 5.0,
+        huge_pages: bool = True,
+        handle_grace: float = 60.0,
+        lock_timeout: float = 60.0,
+        max_bytes: int | None = None,
+    ) -> None:
+        del serializer
+        self._address = _normal_address(address)
+        self._given_key = None if authkey is None else bytes(authkey)
+        self._authkey = process.AuthenticationString(process.current_process().authkey if authkey is None else authkey)
+        self._ctx: Any = ctx if ctx is not None else multiprocessing.get_context()
+        self._shutdown_timeout = shutdown_timeout
+        self._options = {
+            "huge_pages": bool(huge_pages),
+            "handle_grace": _seconds("handle_grace", handle_grace),
+            "lock_timeout": _seconds("lock_timeout", lock_timeout),
+            "max_bytes": max_bytes,
+        }
+        self._session: Session | None = None
+        self._process: Any = None
+        self._state = "initial"
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    @property
+    def address(self) -> str | None:
+        """Where the host listens; None before it was started without a given address."""
+        return self._address
+
+    @property
+    def authkey(self) -> bytes:
+        """The key of the host."""
+        return self._authkey
+
+    def start(self, initializer: Callable[..., Any] | None = None, initargs: Sequence[Any] = ()) -> None:
+        """Start the host in a process of its own.
+
+        Parameters
+        ----------
+        initializer : callable, optional
+            Called in the host before it serves.
+        initargs : sequence
+            Its arguments.
+
+        Raises
+        ------
+        multiprocessing.ProcessError
+            It was started before.
+        ArgumentEncodingError
+            Under spawn or forkserver: something registered cannot be imported by the new process.
+        OSError
+            The address is taken.
+        """
+        if self._state != "initial":
+            raise ProcessError(
+                "this manager was started or connected before" if self._state == "started" else
+                "this manager has been shut down; make another"
+            )  # fmt: skip
+        if initializer is not None and not callable(initializer):
+            raise TypeError(f"initializer must be callable, not a {type(initializer).__name__}")
+        registry = {typeid: registration for typeid, (registration, _) in self._registry.items()}
+        self._check_importable(registry, initializer, initargs)
+        reader, writer = self._ctx.Pipe(duplex=False)
+        parent = (os.getpid(), process_began(os.getpid()))
+        host = self._ctx.Process(
+            target=run_host,
+            args=(registry, self._host_options(), writer, parent, initializer, initargs),
+            name=f"{type(self).__name__}-host",
+        )
+        try:
+            host.start()
+            writer.close()
+            answer = reader.recv() if reader.poll(_START_TIMEOUT) else None
+        except EOFError:
+            answer = None
+        finally:
+            writer.close()
+            reader.close()
+        if not isinstance(answer, str):
+            host.terminate()
+            host.join(self._shutdown_timeout)
+            if isinstance(answer, BaseException):
+                raise answer
+            raise HostGoneError(f"the host ended while it started (exit status {host.exitcode}); see its output above")
+        self._address = answer
+        self._process = host
+        self._session = session_for(answer)
+        self._state = "started"
+        # At exit, too: a program that forgets shutdown() leaves no host behind.
+        self.shutdown = util.Finalize(  # type: ignore[method-assign]  # as the standard library does
+            self,
+            _finalize_manager,
+            args=(host, self._session, self._shutdown_timeout),
+            exitpriority=0,
+        )
+
+    def connect(self) -> None:
+        """Connect to a host that is running at `address`.
+
+        Raises
+        ------
+        HostGoneError
+            There is none.
+        NotAuthorizedError
+            It has another authkey, or belongs to another user.
+        """
+        if self._address is None:
+            raise ValueError("connect() needs the address of a running host: ArrayManager(address=...)")
+        self._session = session_for(self._address, self._given_key)
+        self._state = "started"
+
+    def get_server(self) -> _ServerHandle:
+        """Make this process the host: ``manager.get_server().serve_forever()``."""
+        if self._state != "initial":
+            raise ProcessError("this manager was started or connected before")
+        registry = {typeid: registration for typeid, (registration, _) in self._registry.items()}
+        return _ServerHandle(build_server(registry, self._host_options()))
+
+    def shutdown(self) -> None:
+        """Stop the host that this manager started. Mapped arrays stay readable; writes raise `HostGoneError`."""
+        if self._state == "initial":
+            raise ProcessError("this manager has not been started")
+        # After start() an instance attribute stands here; a connected manager does not own its host.
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for the host's process to end.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds.
+        """
+        if self._process is not None:
+            self._process.join(timeout)
+
+    def __enter__(self) -> ArrayManager:
+        if self._state == "initial":
+            self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.shutdown()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._address is None:
+            raise ProcessError("a manager can be passed to other processes once it has been started")
+        return _reconnect, (type(self), self._address)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._state} at {self._address}>"
+
+    def _host_options(self) -> HostOptions:
+        address = self._address or f"{LOCAL_PREFIX}@arrayhost-{os.getpid()}-{secrets.token_hex(8)}"
+        return HostOptions(address=address, authkey=bytes(self._authkey), **cast("Any", self._options))
+
+    def _check_importable(self, registry: dict[str, Registration], *others: Any) -> None:
+        """Under spawn and forkserver everything registered has to be pickled: say what cannot, and why."""
+        method = self._ctx.get_start_method()
+        if method == "fork":
+            return
+        what = {f"type {typeid!r}": registration.callable for typeid, registration in registry.items()}
+        what |= {"initializer": others[0], "initargs": others[1]}
+        for name, value in what.items():
+            try:
+                ForkingPickler.dumps(value)
+            except Exception as error:  # whatever a user's __reduce__ raises
+                raise ArgumentEncodingError(
+                    f"{name}: {value!r} cannot be passed to a host started by {method!r} ({error}); define it at the "
+                    "top level of a module that can be imported, or use the 'fork' start method"
+                ) from error
+
+    # -- registering -----------------------------------------------------------------------------------------------
+
+    @classmethod
+    def register(
+        cls,
+        typeid: str,
+        callable: Callable[..., Any] | None = None,
+        proxytype: Any = None,
+        exposed: Sequence[str] | None = None,
+        method_to_typeid: dict[str, str] | None = None,
+        create_method: bool = True,
+        *,
+        serialize: bool = False,
+    ) -> None:
+        """Register a function or class; what it returns is hosted.
+
+        Parameters
+        ----------
+        typeid : str
+            The name of the method that managers get.
+        callable : callable, optional
+            A NumPy function, any other function, a bound method, a class. Without one, managers can only connect to
+            hosts that know the type.
+        proxytype : type, optional
+            A class of proxies with methods of its own, as for the standard library.
+        exposed : sequence of str, optional
+            The only names that proxies reach. By default all public ones, and those special methods that make an
+            object a container or a function.
+        method_to_typeid : dict, optional
+            Methods whose results are hosted, and as what.
+        create_method : bool
+            Whether managers get a method.
+        serialize : bool
+            Run calls on one instance one at a time.
+
+        Raises
+        ------
+        TypeError
+            `callable` is not callable, or `typeid` is no text.
+        """
+        if not isinstance(typeid, str) or not typeid:
+            raise TypeError(f"typeid must be a name, not {typeid!r}")
+        if callable is not None and not hasattr(callable, "__call__"):  # noqa: B004  # the parameter hides callable()
+            raise TypeError(
+                f"register({typeid!r}, ...): a {type(callable).__name__} cannot be called; pass a function or a class"
+            )
+        if "_registry" not in cls.__dict__:
+            cls._registry = cls._registry.copy()
+        if exposed is None:
+            exposed = getattr(proxytype, "_exposed_", None)
+        mapping = method_to_typeid or getattr(proxytype, "_method_to_typeid_", None) or {}
+        registration = Registration(
+            callable, None if exposed is None else tuple(exposed), dict(mapping), bool(serialize)
+        )
+        cls._registry[typeid] = (registration, proxytype)
+        if create_method:
+
+            def create(self: ArrayManager, /, *args: Any, **kwds: Any) -> Any:
+                return self._create(typeid, args, kwds)
+
+            create.__name__ = typeid
+            create.__doc__ = f"Call the registered {typeid!r} in the host; return a proxy of what it returns."
+            setattr(cls, typeid, create)
+
+    # -- creating --------------------------------------------------------------------------------------------------
+
+    def _create(self, typeid: str, args: Sequence[Any], kwds: dict[str, Any]) -> Any:
+        result = self._request(Kind.CREATE, [typeid, list(args), kwds, request_context()])
+        proxytype = self._registry.get(typeid, (None, None))[1]
+        if proxytype is not None and isinstance(result, HostedObject):
+            return bind(result._arrayhost_lease, result._arrayhost_handle, proxytype)
+        return result
+
+    def _request(self, kind: Kind, value: Any) -> Any:
+        if self._session is None:
+            raise ProcessError("this manager is not running: use 'with', start() or connect() first")
+        return self._session.request(kind, value)
+
+    def run(self, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Call a function in the host; what it returns is hosted.
+
+        Parameters
+        ----------
+        func : callable
+            Importable in the host.
+        *args, **kwargs
+            Its arguments; proxies among them arrive as proxies.
+
+        Returns
+        -------
+        HostedArray or HostedObject
+
+        Raises
+        ------
+        ArgumentEncodingError
+            `func` or an argument cannot be pickled.
+        Exception
+            Whatever `func` raises, with the host's traceback as a note.
+
+        Notes
+        -----
+        Cost: one round trip; the result takes twice its memory for a moment.
+        """
+        return self._request(Kind.RUN, [func, list(args), kwargs, request_context()])
+
+    def empty(self, shape: Any, dtype: npt.DTypeLike = float, order: str = "C") -> HostedArray:
+        """Host a new array; its elements are zero, so that no other process's old data show. As `numpy.empty`."""
+        return cast("HostedArray", self._create("#empty", (shape, dtype, order), {}))
+
+    def zeros(self, shape: Any, dtype: npt.DTypeLike = float, order: str = "C") -> HostedArray:
+        """Host an array of zeros. As `numpy.zeros`. Cost: one round trip; no memory beyond the array's."""
+        return cast("HostedArray", self._create("#zeros", (shape, dtype, order), {}))
+
+    def ones(self, shape: Any, dtype: npt.DTypeLike | None = None, order: str = "C") -> HostedArray:
+        """Host an array of ones. As `numpy.ones`. Cost: one round trip; no memory beyond the array's."""
+        return cast("HostedArray", self._create("#ones", (shape, dtype, order), {}))
+
+    def full(self, shape: Any, fill_value: Any, dtype: npt.DTypeLike | None = None, order: str = "C") -> HostedArray:
+        """Host an array of one value. As `numpy.full`. Cost: one round trip; no memory beyond the array's."""
+        return cast("HostedArray", self._create("#full", (shape, fill_value, dtype, order), {}))
+
+    def array(
+        self, object: Any, dtype: npt.DTypeLike | None = None, *, order: str = "K", ndmin: int = 0
+    ) -> HostedArray:
+        """Host a copy of an array, or of anything that `numpy.array` takes.
+
+        Parameters
+        ----------
+        object : array_like
+            A hosted array is copied inside its host.
+        dtype : dtype_like, optional
+        order : {"K", "A", "C", "F"}
+        ndmin : int
+
+        Raises
+        ------
+        UnsupportedDTypeError
+            The elements are Python objects or variable-width strings.
+        HostMemoryError
+            It does not fit.
+
+        Notes
+        -----
+        Cost: one round trip and one copy, straight into the memory that the host then shares.
+        """
+        if isinstance(object, HostedArray):
+            return cast("HostedArray", self._create("#array", (object, dtype), {"order": order, "ndmin": ndmin}))
+        values = np.array(object, dtype=dtype, order=cast("Any", order), ndmin=ndmin, copy=None)
+        check_mappable(values.dtype)
+        return cast("HostedArray", self._create("#asarray", (values,), {}))
+
+    def asarray(self, a: Any, dtype: npt.DTypeLike | None = None, order: str | None = None) -> HostedArray:
+        """Host an array unless it is hosted already. As `numpy.asarray`; see `array` for cost and errors."""
+        if isinstance(a, HostedArray) and (dtype is None or np.dtype(dtype) == a.dtype) and order in (None, "K", "A"):
+            return a
+        return self.array(a, dtype, order=order or "K")
+
+    def arange(self, *args: Any, dtype: npt.DTypeLike | None = None) -> HostedArray:
+        """Host an array of evenly spaced values. As `numpy.arange`."""
+        return cast("HostedArray", self._create("#arange", args, {"dtype": dtype}))
+
+    def linspace(self, start: Any, stop: Any, num: int = 50, **kwargs: Any) -> HostedArray:
+        """Host an array of `num` values from `start` to `stop`. As `numpy.linspace`, without ``retstep``."""
+        if kwargs.get("retstep"):
+            raise TypeError("linspace(retstep=True) returns two things and only one can be hosted; leave it out")
+        return cast("HostedArray", self._create("#linspace", (start, stop, num), kwargs))
+
+    # -- names -----------------------------------------------------------------------------------------------------
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        _check_name(name)
+        if not isinstance(value, HostedArray):
+            value = np.asarray(value)
+            check_mappable(value.dtype)
+        self._request(Kind.PUT_NAME, [name, value])
+
+    def __getitem__(self, name: str) -> HostedArray:
+        _check_name(name)
+        return cast("HostedArray", self._request(Kind.GET_NAME, name))
+
+    def __delitem__(self, name: str) -> None:
+        _check_name(name)
+        self._request(Kind.DELETE_NAME, name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._request(Kind.LIST_NAMES, None)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._request(Kind.LIST_NAMES, None))
+
+    def __len__(self) -> int:
+        return len(self._request(Kind.LIST_NAMES, None))
+
+    def __bool__(self) -> bool:
+        return True  # also without names
+
+    # -- facts -----------------------------------------------------------------------------------------------------
+
+    def statistics(self) -> HostStatistics:
+        """Ask the host what it holds, and for whom. Cost: one round trip."""
+        return HostStatistics(**self._request(Kind.STATISTICS, None))
+
+    def _debug_info(self) -> str:
+        """List what is hosted, as the standard library's method of this name."""
+        return cast("str", self._request(Kind.DESCRIBE, None))
+
+    def _number_of_objects(self) -> int:
+        """Count what is hosted, as the standard library's method of this name."""
+        statistics = self.statistics()
+        return statistics.n_arrays + statistics.n_objects
+
+
+class _ServerHandle:
+    """What `ArrayManager.get_server` returns: the host, to be served by this process."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self.address = server.address
+
+    def serve_forever(self) -> None:
+        """Serve until `stop` or Ctrl-C."""
+        process.current_process()._manager_server = self  # type: ignore[attr-defined]  # as the standard library
+        try:
+            with contextlib.suppress(KeyboardInterrupt):
+                self._server.serve_forever()
+        finally:
+            process.current_process()._manager_server = None  # type: ignore[attr-defined]
+
+    def stop(self) -> None:
+        """End `serve_forever`, from any thread."""
+        self._server.stop()
+
+
+def connect(address: str, authkey: bytes | None = None) -> ArrayManager:
+    """Connect to a running host.
+
+    Parameters
+    ----------
+    address : str
+        ``unix:/path`` or ``unix:@name``.
+    authkey : bytes, optional
+
+    Returns
+    -------
+    ArrayManager
+        Connected; leaving its ``with`` block does not stop the host.
+
+    Raises
+    ------
+    HostGoneError, NotAuthorizedError
+    """
+    manager = ArrayManager(address=address, authkey=authkey)
+    manager.connect()
+    return manager
+
+
+def _reconnect(cls: type[ArrayManager], address: str) -> ArrayManager:
+    manager = cls(address=address)
+    manager.connect()
+    return manager
+
+
+def _finalize_manager(host: Any, session: Session, timeout: float) -> None:
+    """Stop a host: ask, then tell, then force."""
+    if host.is_alive():
+        with contextlib.suppress(ConnectionError, OSError):
+            session.request(Kind.SHUTDOWN, None, timeout=timeout)
+        host.join(timeout)
+        if host.is_alive():
+            host.terminate()
+            host.join(timeout)
+        if host.is_alive():
+            host.kill()
+            host.join()
+    session.close()
+    address = session.address
+    if not address.startswith("unix:@"):
+        # A host that was killed could not remove its socket.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(socket_name(address))
+
+
+def _normal_address(address: Any) -> str | None:
+    """Turn what users write into ``unix:...``.
+
+    Raises
+    ------
+    ValueError, TypeError
+    """
+    if address is None or address == "":
+        return None
+    if isinstance(address, tuple):
+        raise ValueError(
+            f"address {address!r}: hosts listen on Unix sockets; use 'unix:/path', or leave the address out"
+        )
+    if not isinstance(address, str):
+        raise TypeError(f"address must be 'unix:/path' or '/path', not {address!r}")
+    if address.startswith("\0"):
+        address = "@" + address[1:]
+    if not address.startswith(LOCAL_PREFIX):
+        address = LOCAL_PREFIX + address
+    socket_name(address)  # raises for anything else
+    return address
+
+
+def _seconds(name: str, value: float) -> float:
+    if not value >= 0:
+        raise ValueError(f"{name}={value!r}: seconds, 0 or more")
+    return float(value)
+
+
+def _check_name(name: Any) -> None:
+    if not isinstance(name, str):
+        raise TypeError(f"arrays are named by text, not by a {type(name).__name__}: manager['prices']")
+    if not name or len(name.encode()) > 255 or not name.isprintable() or "/" in name:
+        raise ValueError(f"array name {name[:40]!r}: 1 to 255 bytes, printable, without '/'")

@@ -1,0 +1,56 @@
+"""The control table: 64 bytes of state for each hosted array, mapped by every process that uses one.
+
+Each row is eight machine words. Aligned words are read and written whole on every platform that NumPy runs on; on
+x86-64 they also become visible in the order written, which the sequence-checked reads rely on.
+"""
+
+from __future__ import annotations
+
+import platform
+
+from arrayhost.memory.segments import Mapping, create_file, map_segment
+
+__all__ = ["GENERATION", "ORDERED_STORES", "ROW_WORDS", "TORN", "TORN_PID", "VERSION", "WAITER", "WAITER_BEAT",
+           "WRITER_PID", "ControlTable"]  # fmt: skip
+
+ROW_WORDS = 8
+GENERATION = 0  # which of the row's successive arrays this is; 0 for none
+VERSION = 1  # odd while somebody writes; never goes back, also over generations
+TORN = 2  # 1 after a writer died in mid-write
+WRITER_PID = 3  # who holds, or held last, the exclusive lock
+TORN_PID = 4  # who died
+WAITER = 5  # monotonic nanoseconds since when the longest waiter for the lock has waited; 0 for nobody
+WAITER_BEAT = 6  # when that waiter last looked; an old one is dead
+
+# Off x86-64 a store may overtake another, and Python has no fence: readers there never read optimistically.
+ORDERED_STORES = platform.machine() in ("x86_64", "AMD64")
+
+
+class ControlTable:
+    """The mapped table.
+
+    Attributes
+    ----------
+    words : memoryview of uint64
+        ``words[ROW_WORDS * slot + field]``.
+    n_slots : int
+    """
+
+    __slots__ = ("_mapping", "n_slots", "words")
+
+    def __init__(self, mapping: Mapping) -> None:
+        self._mapping = mapping
+        self.words = memoryview(mapping.writer).cast("B").cast("Q")
+        self.n_slots = mapping.n_bytes // (8 * ROW_WORDS)
+
+    @classmethod
+    def create(cls, n_slots: int) -> tuple[int, ControlTable]:
+        """Make an empty table; return its descriptor and it. Rows that were never used take no memory."""
+        size = n_slots * 8 * ROW_WORDS
+        fd = create_file(size, "control")
+        return fd, cls.open(fd, size)
+
+    @classmethod
+    def open(cls, fd: int, n_bytes: int) -> ControlTable:
+        """Map a table received from its host."""
+        return cls(map_segment(fd, n_bytes))

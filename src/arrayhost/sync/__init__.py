@@ -1,0 +1,1 @@
+"""Who may touch an array's memory when: locks that the kernel frees, and sequence words for readers without one."""

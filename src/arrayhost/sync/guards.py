@@ -1,0 +1,440 @@
+"""The guard of one hosted array in one process: its lock, its sequence word, and who holds the lock here.
+
+A guard joins a row of the control table with a byte of a lock file. Writers lock the byte and keep the row's version
+odd while they write; readers look at the version before and after and lock nothing. Whoever is handed the lock and
+finds the version odd knows that the last writer died in mid-write.
+
+Locks are polled, not waited for in the kernel: ``F_OFD_SETLKW`` has no time limit and cannot be interrupted outside
+the main thread. A waiter sleeps 50 µs at first and 0.5 ms later; one that has waited for 2 ms leaves word in the
+row, and whoever comes then lets it go first. Without that word a loop of sections starves everybody else, since the
+lock is free for a few microseconds only.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+import time
+from _thread import get_ident
+from typing import TYPE_CHECKING, Any
+
+from arrayhost.errors import LockTimeoutError, StaleProxyError, TornArrayError, WouldDeadlock
+from arrayhost.memory.control import (
+    GENERATION,
+    ORDERED_STORES,
+    ROW_WORDS,
+    TORN,
+    TORN_PID,
+    VERSION,
+    WAITER,
+    WAITER_BEAT,
+    WRITER_PID,
+)
+from arrayhost.sync.filelocks import EXCLUSIVE, SHARED, LockFiles, lock_request, try_lock, unlock_request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from arrayhost.memory.control import ControlTable
+
+__all__ = ["BUSY", "OWNED", "Guard", "Hold", "caller_holds", "current_owner", "held_here"]
+
+BUSY = -1  # somebody else writes at this moment
+OWNED = -2  # the caller itself holds the lock: its reads go direct
+
+_FIRST_DELAY = 20e-6
+_LONGEST_DELAY = 500e-6
+_PATIENCE_NS = 2_000_000
+_BEAT_EXPIRES_NS = 20_000_000
+
+_active: dict[int, Hold] = {}
+_pid = os.getpid()
+_get_running_loop: Callable[[], Any] | None = None
+_current_task: Callable[..., Any] | None = None
+
+
+def current_owner() -> Any:
+    """Who asks: this thread or, inside an event loop, this task of it."""
+    if _get_running_loop is None:
+        if "asyncio" not in sys.modules or not _find_asyncio():
+            return get_ident()
+    if _get_running_loop() is None:  # type: ignore[misc]  # set by _find_asyncio
+        return get_ident()
+    return (get_ident(), _current_task())  # type: ignore[misc]
+
+
+def _find_asyncio() -> bool:
+    global _get_running_loop, _current_task
+    asyncio = sys.modules["asyncio"]
+    if not hasattr(asyncio, "current_task"):  # its import is under way in another thread
+        return False
+    _current_task = asyncio.current_task
+    _get_running_loop = asyncio._get_running_loop
+    return True
+
+
+class Hold:
+    """One acquisition of one array's lock, with the open file description that carries it.
+
+    Attributes
+    ----------
+    guard : Guard
+    owner : object
+        As `current_owner`.
+    mode : int
+        `EXCLUSIVE` or `SHARED`.
+    depth, write_depth : int
+        Nested sections, and those among them that write.
+    """
+
+    __slots__ = ("depth", "fd", "guard", "mode", "on_fork", "owner", "write_depth")
+
+    def __init__(self, guard: Guard, owner: Any, mode: int) -> None:
+        self.guard = guard
+        self.owner = owner
+        self.mode = mode
+        self.depth = 1
+        self.write_depth = 0
+        self.fd = -1
+        self.on_fork: list[Callable[[], None]] = []
+
+    def begin_write(self) -> None:
+        """Make the version odd: readers keep out until `end_write`."""
+        if self.write_depth == 0:
+            guard = self.guard
+            guard.words[guard.base + WRITER_PID] = _pid
+            guard.words[guard.base + VERSION] += 1
+        self.write_depth += 1
+
+    def end_write(self) -> None:
+        """Make the version even again."""
+        if self.write_depth == 1 and self.fd >= 0:
+            guard = self.guard
+            guard.words[guard.base + VERSION] += 1
+        self.write_depth -= 1
+
+    def release(self) -> None:
+        """End one level; the last one frees the lock. Safe to repeat after an interrupt, and from any thread."""
+        if self.depth > 1:
+            self.depth -= 1
+            return
+        self.free()
+
+    def free(self) -> None:
+        """Free the lock whatever the depth. Does nothing the second time, or in a forked child."""
+        fd = self.fd
+        if fd < 0:
+            return
+        guard = self.guard
+        if guard.exclusive is self:
+            if self.write_depth and guard.words[guard.base + VERSION] & 1:
+                guard.words[guard.base + VERSION] += 1
+                self.write_depth = 0
+            guard.exclusive = None
+        elif self in guard.shared:
+            guard.shared.remove(self)
+        _active.pop(id(self), None)
+        try_lock(fd, guard.unlock_bytes)
+        self.fd = -1
+        guard.files.give_back(guard.slot, fd)
+
+
+class Guard:
+    """One array's lock and sequence word, as this process sees them.
+
+    Parameters
+    ----------
+    table : ControlTable
+    files : LockFiles
+    slot, generation : int
+    caller_holds : callable, optional
+        In the host: tells whether the client being served holds a slot, for which the host must not wait.
+
+    Notes
+    -----
+    Safety: any thread. There is one guard for an array in a process; two would not see each other's holds.
+    """
+
+    __slots__ = (
+        "__weakref__", "base", "exclusive", "exclusive_bytes", "files", "generation", "shared", "shared_bytes", "slot",
+        "table", "unlock_bytes", "words",
+    )  # fmt: skip
+
+    def __init__(self, table: ControlTable, files: LockFiles, slot: int, generation: int) -> None:
+        self.table = table
+        self.words = table.words
+        self.files = files
+        self.slot = slot
+        self.generation = generation
+        self.base = slot * ROW_WORDS
+        self.exclusive: Hold | None = None
+        self.shared: list[Hold] = []
+        self.exclusive_bytes = lock_request(slot, EXCLUSIVE)
+        self.shared_bytes = lock_request(slot, SHARED)
+        self.unlock_bytes = unlock_request(slot)
+
+    # -- state ---------------------------------------------------------------------------------------------------
+
+    @property
+    def version(self) -> int:
+        """The version of the last completed write: even, grows by 2 with each."""
+        return self.words[self.base + VERSION] & ~1
+
+    @property
+    def torn(self) -> bool:
+        """Whether a writer died in mid-write and nobody mended it since."""
+        return bool(self.words[self.base + TORN])
+
+    @property
+    def writer_pid(self) -> int:
+        """Who holds, or held last, the exclusive lock; 0 for nobody yet."""
+        return self.words[self.base + WRITER_PID]
+
+    def check_current(self) -> None:
+        """Raise `StaleProxyError` if the row belongs to another array by now."""
+        if self.words[self.base + GENERATION] != self.generation:
+            raise StaleProxyError(
+                "this proxy's array has been freed by its host (its last lease and the grace of its handles ended); "
+                "create it again, or give it a name so that it stays"
+            )
+
+    def check_whole(self) -> None:
+        """Raise `TornArrayError` if the array may hold half a write."""
+        if self.words[self.base + TORN]:
+            raise TornArrayError(self.words[self.base + TORN_PID])
+
+    def stamp(self) -> int:
+        """What a reader notes before it reads: the version, `BUSY`, or `OWNED` inside a section of one's own.
+
+        Raises
+        ------
+        StaleProxyError, TornArrayError
+        """
+        version = self.words[self.base + VERSION]
+        if self.exclusive is not None and self.holds(current_owner()):
+            return OWNED
+        self.check_current()
+        if version & 1:
+            return BUSY
+        self.check_whole()
+        return version if ORDERED_STORES else BUSY
+
+    def unchanged(self, stamp: int) -> bool:
+        """Whether nothing was written since `stamp` was noted."""
+        return stamp == OWNED or (
+            self.words[self.base + VERSION] == stamp and self.words[self.base + GENERATION] == self.generation
+        )
+
+    def holds(self, owner: Any) -> Hold | None:
+        """The hold of `owner` on this array, if it has one."""
+        if self.exclusive is not None and self.exclusive.owner == owner:
+            return self.exclusive
+        for hold in self.shared:
+            if hold.owner == owner:
+                return hold
+        return None
+
+    def mend(self) -> None:
+        """Take back the torn mark. The caller holds the exclusive lock."""
+        self.words[self.base + TORN] = 0
+        self.words[self.base + TORN_PID] = 0
+
+    # -- locking -------------------------------------------------------------------------------------------------
+
+    def acquire(self, mode: int, timeout: float, what: str) -> Hold:
+        """Wait for the lock.
+
+        Parameters
+        ----------
+        mode : int
+            `EXCLUSIVE` or `SHARED`.
+        timeout : float
+            Seconds.
+        what : str
+            For the error's text.
+
+        Raises
+        ------
+        LockTimeoutError, StaleProxyError, WouldDeadlock
+        """
+        hold, nested = self.prepare(mode)
+        if nested:
+            return hold
+        try:
+            if not self.attempt(hold):
+                for delay in self.waits(timeout, what):
+                    time.sleep(delay)
+                    if self.attempt(hold):
+                        break
+        except BaseException:
+            self.abandon(hold)
+            raise
+        return hold
+
+    def prepare(self, mode: int, *, may_await: bool = False) -> tuple[Hold, bool]:
+        """Begin an acquisition: refuse what could never end, nest where the caller holds the lock already.
+
+        Returns
+        -------
+        hold : Hold
+        nested : bool
+            True if the caller had it: nothing more to do.
+        """
+        owner = current_owner()
+        if self.exclusive is not None or self.shared:
+            own = self.holds(owner)
+            if own is not None:
+                if mode == EXCLUSIVE and own.mode == SHARED:
+                    raise WouldDeadlock(
+                        "this thread holds a.read() on the array and would wait for itself to end it; "
+                        "use a.write() for the whole section"
+                    )
+                own.depth += 1
+                return own, True
+            if not may_await:
+                self._refuse_sibling_task(owner, mode)
+        if _caller_holds(self.slot):
+            raise WouldDeadlock(
+                "the caller of this function holds a section on the array and waits for the function: "
+                "end the section before the call, or pass a copy"
+            )
+        return Hold(self, owner, mode), False
+
+    def attempt(self, hold: Hold) -> bool:
+        """Try once to lock; on success note the hold and look at what the last holder left."""
+        words, base = self.words, self.base
+        if words[base + WAITER] and hold.fd < 0:
+            self._let_pass()
+        if hold.fd < 0:
+            hold.fd = self.files.take(self.slot)
+        exclusive = hold.mode == EXCLUSIVE
+        if not try_lock(hold.fd, self.exclusive_bytes if exclusive else self.shared_bytes):
+            return False
+        if words[base + GENERATION] != self.generation:
+            self.check_current()
+        if words[base + VERSION] & 1:
+            self._note_dead_writer()
+        _active[id(hold)] = hold
+        if exclusive:
+            words[base + WRITER_PID] = _pid
+            self.exclusive = hold
+        else:
+            self.shared.append(hold)
+        return True
+
+    def abandon(self, hold: Hold) -> None:
+        """Undo an acquisition that failed or was interrupted anywhere."""
+        if hold.fd >= 0:
+            hold.free()
+
+    def waits(self, timeout: float, what: str) -> Iterable[float]:
+        """Yield the delays between attempts until `timeout` is over.
+
+        Raises
+        ------
+        LockTimeoutError
+            In place of the delay that would be too late.
+        """
+        words, base = self.words, self.base
+        since = time.monotonic_ns()
+        deadline = since + int(timeout * 1e9)
+        delay = _FIRST_DELAY
+        try:
+            while True:
+                now = time.monotonic_ns()
+                if now >= deadline:
+                    raise LockTimeoutError(what, timeout, words[base + WRITER_PID])
+                if not words[base + WAITER] or now - words[base + WAITER_BEAT] > _BEAT_EXPIRES_NS:
+                    words[base + WAITER] = since
+                if words[base + WAITER] == since:
+                    words[base + WAITER_BEAT] = now
+                yield min(delay, (deadline - now) / 1e9)
+                delay = min(delay * 1.5, _LONGEST_DELAY)
+        finally:
+            if words[base + WAITER] == since:
+                words[base + WAITER] = 0
+
+    def _let_pass(self) -> None:
+        """Give way to somebody who has waited long, if it is still alive."""
+        words, base = self.words, self.base
+        since = words[base + WAITER]
+        now = time.monotonic_ns()
+        if now - since < _PATIENCE_NS or now - words[base + WAITER_BEAT] > _BEAT_EXPIRES_NS:
+            return
+        for _ in range(10):
+            time.sleep(100e-6)
+            if words[base + WAITER] != since:
+                return
+
+    def _note_dead_writer(self) -> None:
+        """Set the torn mark: the lock is ours and the version odd, so its writer is dead.
+
+        Several shared holders may do this at once; all write the same values.
+        """
+        words, base = self.words, self.base
+        version = words[base + VERSION]
+        if version & 1:
+            words[base + TORN_PID] = words[base + WRITER_PID]
+            words[base + TORN] = 1
+            words[base + VERSION] = version + 1
+
+    def _refuse_sibling_task(self, owner: Any, mode: int) -> None:
+        """Refuse to block an event loop for a lock that another task of the same loop holds."""
+        holders = [self.exclusive] if self.exclusive is not None else []
+        if mode == EXCLUSIVE:
+            holders += self.shared
+        for hold in holders:
+            if isinstance(owner, tuple) and isinstance(hold.owner, tuple) and owner[0] == hold.owner[0]:
+                raise WouldDeadlock(
+                    "another task of this event loop holds the array and could never end its section while this one "
+                    "blocks the loop; use 'async with a.write()' or 'async with a.read()'"
+                )
+
+
+def held_here() -> list[Hold]:
+    """Every hold of the calling thread or task."""
+    if not _active:
+        return []
+    owner = current_owner()
+    return [hold for hold in list(_active.values()) if hold.owner == owner]
+
+
+class _Caller(threading.local):
+    slots: frozenset[int] = frozenset()
+
+
+_caller = _Caller()
+
+
+def caller_holds(slots: Iterable[int]) -> None:
+    """In a host's thread: note the slots that the client now being served holds itself."""
+    _caller.slots = frozenset(slots)
+
+
+def _caller_holds(slot: int) -> bool:
+    return slot in _caller.slots
+
+
+def _after_fork_in_child() -> None:
+    """Disown the parent's holds: the child neither frees them nor may write under them."""
+    global _pid
+    _pid = os.getpid()
+    for hold in list(_active.values()):
+        hold.fd = -1
+        hold.guard.exclusive = None
+        hold.guard.shared = []
+        for callback in hold.on_fork:
+            callback()
+    _active.clear()
+
+
+def _free_at_exit() -> None:
+    """Free what is still held when the interpreter ends, as an interrupted section may be."""
+    for hold in list(_active.values()):
+        hold.free()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+atexit.register(_free_at_exit)

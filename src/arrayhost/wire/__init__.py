@@ -1,0 +1,1 @@
+"""What travels between a host and its clients: frames, values, and the streams that carry them."""

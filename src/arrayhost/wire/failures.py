@@ -1,0 +1,117 @@
+"""Exceptions on the wire: their own type where that is safe, a `RemoteError` otherwise."""
+
+from __future__ import annotations
+
+import builtins
+import pickle
+import sys
+import traceback
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from arrayhost import errors
+from arrayhost.errors import RemoteError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["describe", "rebuild", "warn_caller"]
+
+
+def _exceptions_of(namespace: Mapping[str, Any], root: type) -> dict[str, type]:
+    return {
+        name: value
+        for name, value in namespace.items()
+        if isinstance(value, type) and issubclass(value, root) and not name.startswith("_")
+    }
+
+
+# Rebuilding one of these runs no code but its own constructor.
+_SAFE: dict[str, type] = {
+    f"{module}:{name}": value
+    for module, namespace in (
+        ("numpy", vars(np.exceptions)),
+        ("numpy.linalg", {"LinAlgError": np.linalg.LinAlgError}),
+        ("arrayhost", errors.errors_by_name()),
+        ("builtins", vars(builtins)),
+    )
+    for name, value in _exceptions_of(namespace, BaseException).items()
+}
+_NAMES = {value: name for name, value in reversed(_SAFE.items())}
+_PLAIN = (str, int, float, bool, bytes, type(None))
+
+
+def describe(error: BaseException, *, with_traceback: bool, allow_pickle: bool) -> list[Any]:
+    """Turn an exception into values that travel.
+
+    Parameters
+    ----------
+    with_traceback : bool
+        Add the host's traceback: worth it where user code ran.
+    allow_pickle : bool
+        Whether the receiver reads pickles.
+    """
+    notes = list(getattr(error, "__notes__", ()))
+    if with_traceback:
+        text = "".join(traceback.format_exception(error)).rstrip()
+        notes.append(f"Traceback in the host:\n{text}")
+    name = _NAMES.get(type(error))
+    args = list(error.args)
+    if name is None:
+        # A private subclass of NumPy's, such as the one for casting errors, is told as its public parent.
+        parent = next((base for base in type(error).__mro__ if base in _NAMES), Exception)
+        if type(error).__module__.partition(".")[0] == "numpy":
+            name, args = _NAMES[parent], [str(error)]
+    if name is not None and all(isinstance(arg, _PLAIN) for arg in args):
+        return [name, args, notes, None, ""]
+    pickled = _pickle(error) if allow_pickle else None
+    return [f"{type(error).__module__}.{type(error).__qualname__}", [str(error)], notes, pickled, str(error)]
+
+
+def _pickle(error: BaseException) -> bytes | None:
+    try:
+        data = pickle.dumps(error, protocol=5)
+        pickle.loads(data)  # many exceptions can be pickled but not rebuilt
+    except Exception:  # a user's class may raise anything here; the error then travels as text
+        return None
+    return data
+
+
+def rebuild(description: Any, *, allow_pickle: bool) -> BaseException:
+    """Make the exception that `describe` described."""
+    name, args, notes, pickled, text = description
+    error: BaseException
+    if pickled is not None and allow_pickle:
+        try:
+            error = pickle.loads(pickled)
+        except Exception:  # the class may not exist here, or fail to rebuild
+            error = RemoteError(name, text)
+    elif name in _SAFE:
+        error = _SAFE[name](*args)
+    else:
+        error = RemoteError(name, text)
+    for note in notes:
+        error.add_note(str(note))
+    return error
+
+
+_PACKAGE = str(Path(errors.__file__).parent)
+
+
+def warn_caller(category: str, text: str) -> None:
+    """Raise a warning that came from a host, at the line of the caller's code that led here."""
+    kind = _SAFE.get(f"numpy:{category}") or _SAFE.get(f"builtins:{category}") or _SAFE.get(f"arrayhost:{category}")
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+    warnings.warn_explicit(
+        text,
+        kind if kind is not None and issubclass(kind, Warning) else UserWarning,
+        frame.f_code.co_filename,
+        frame.f_lineno,
+        frame.f_globals.get("__name__", "__main__"),
+        frame.f_globals.setdefault("__warningregistry__", {}),
+    )

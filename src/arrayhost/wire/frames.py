@@ -1,0 +1,155 @@
+"""Frames: a header of 16 bytes and a body. Bytes in, frames out; no socket here.
+
+====== ====== ==============================================================
+offset format field
+====== ====== ==============================================================
+0      2s     ``AH``
+2      u8     protocol version
+3      u8     kind, one of `Kind`
+4      u16    number of descriptors that come with the frame
+6      u16    how many of these are attachments: large buffers of the body
+8      u32    sequence number; a reply repeats its request's
+12     u32    length of the body
+====== ====== ==============================================================
+
+Numbers are little-endian.
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum
+from typing import NamedTuple
+
+from arrayhost.errors import ProtocolError
+
+__all__ = ["HEADER_BYTES", "MAX_BODY_BYTES", "MAX_DESCRIPTORS", "Frame", "FrameDecoder", "Kind", "pack_frame"]
+
+PROTOCOL_VERSION = 1
+HEADER_BYTES = 16
+# Large buffers travel beside the body; what is left is arguments.
+MAX_BODY_BYTES = 64 * 1024 * 1024
+MAX_DESCRIPTORS = 64
+_HEADER = struct.Struct("<2sBBHHII")
+_MAGIC = b"AH"
+
+
+class Kind(IntEnum):
+    """What a frame asks for or answers."""
+
+    # replies
+    RESULT = 1
+    ERROR = 2
+    DONE = 3  # a result of None with nothing to tell beside it
+    # first frame of a connection
+    HELLO = 10
+    # requests
+    CREATE = 20  # call a registered function, host what it returns
+    RUN = 21  # the same with a function of the caller's
+    CALL = 22  # a method or attribute of a hosted object
+    EVALUATE = 23  # an operation on hosted arrays
+    SET_ITEM = 24
+    ATTACH = 25
+    SNAPSHOT = 26
+    PUT_NAME = 27
+    GET_NAME = 28
+    DELETE_NAME = 29
+    LIST_NAMES = 30
+    STATISTICS = 31
+    SHUTDOWN = 32
+    DESCRIBE = 33
+    CLAIM = 34  # leases for what a forked child inherited
+    # on a session's lease channel, never answered
+    RELEASE = 40
+    EXPORT = 41
+    FORK_GUARD = 42
+    ABANDON = 43
+
+
+_KINDS = {int(kind): kind for kind in Kind}
+
+
+class Frame(NamedTuple):
+    """One decoded frame, without its descriptors."""
+
+    kind: Kind
+    sequence: int
+    n_descriptors: int
+    n_attachments: int
+    body: bytes
+
+
+def pack_frame(kind: int, sequence: int, body: bytes, n_descriptors: int = 0, n_attachments: int = 0) -> bytes:
+    """Return a frame's bytes.
+
+    Raises
+    ------
+    ProtocolError
+        `body` is larger than a receiver would take.
+    """
+    if len(body) > MAX_BODY_BYTES:
+        raise ProtocolError(
+            f"a message of {len(body)} bytes; more than {MAX_BODY_BYTES} travel only as ndarrays or bytes"
+        )
+    return _HEADER.pack(_MAGIC, PROTOCOL_VERSION, kind, n_descriptors, n_attachments, sequence, len(body)) + body
+
+
+def unpack_header(data: bytes | bytearray) -> tuple[Kind, int, int, int, int]:
+    """Return kind, sequence, descriptors, attachments and body length.
+
+    Raises
+    ------
+    ProtocolError
+        These are not the first bytes of a frame, or one that nobody may send.
+    """
+    magic, version, kind, n_descriptors, n_attachments, sequence, length = _HEADER.unpack_from(data)
+    if magic != _MAGIC:
+        raise ProtocolError(f"the peer does not speak this protocol: it sent {bytes(data[:16])!r}")
+    if version != PROTOCOL_VERSION:
+        raise ProtocolError(
+            f"the peer speaks protocol version {version} and this process {PROTOCOL_VERSION}: "
+            "use the same arrayhost release on both sides"
+        )
+    if kind not in _KINDS:
+        raise ProtocolError(f"a frame of unknown kind {kind}")
+    if n_descriptors > MAX_DESCRIPTORS or n_attachments > n_descriptors or length > MAX_BODY_BYTES:
+        raise ProtocolError(f"a frame of {length} bytes with {n_descriptors} descriptors")
+    return _KINDS[kind], sequence, n_descriptors, n_attachments, length
+
+
+class FrameDecoder:
+    """Cut a stream of bytes into frames.
+
+    Feed it whatever arrives; ask for frames until there is none.
+    """
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> None:
+        """Add received bytes."""
+        self._buffer += data
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes of a frame that is not complete yet."""
+        return len(self._buffer)
+
+    def next_frame(self) -> Frame | None:
+        """Return the next complete frame, or None until more bytes were fed.
+
+        Raises
+        ------
+        ProtocolError
+            The bytes are not frames; the connection cannot be used further.
+        """
+        buffer = self._buffer
+        if len(buffer) < HEADER_BYTES:
+            return None
+        kind, sequence, n_descriptors, n_attachments, length = unpack_header(buffer)
+        end = HEADER_BYTES + length
+        if len(buffer) < end:
+            return None
+        body = bytes(memoryview(buffer)[HEADER_BYTES:end])
+        del buffer[:end]
+        return Frame(kind, sequence, n_descriptors, n_attachments, body)

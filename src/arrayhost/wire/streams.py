@@ -1,0 +1,317 @@
+"""Unix-socket streams: whole frames in and out, descriptors and large buffers with them."""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import os
+import socket
+import struct
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from arrayhost.errors import HostGoneError, NotAuthorizedError, ProtocolError
+from arrayhost.memory.filling import copied_segment
+from arrayhost.memory.segments import check_sealed, map_segment
+from arrayhost.wire.frames import HEADER_BYTES, MAX_DESCRIPTORS, FrameDecoder, Kind, pack_frame, unpack_header
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+__all__ = ["LOCAL_PREFIX", "Message", "UnixStream", "bind_unix", "connect_unix", "peer_credentials", "receive_ready"]
+
+_RECEIVE_BYTES = 64 * 1024
+_ANCILLARY_BYTES = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
+_CREDENTIALS = struct.Struct("3i")
+LOCAL_PREFIX = "unix:"
+
+
+class Message(NamedTuple):
+    """One received message.
+
+    Attributes
+    ----------
+    attachments : list of ndarray of uint8
+        Its large buffers, mapped, writeable and the receiver's own.
+    fds : list of int
+        All its descriptors, owned by the receiver; the first ones are the attachments'.
+    """
+
+    kind: Kind
+    sequence: int
+    body: bytes
+    attachments: list[npt.NDArray[np.uint8]]
+    fds: list[int]
+
+
+class UnixStream:
+    """A connected Unix socket that carries frames.
+
+    Notes
+    -----
+    Safety: one thread at a time for each direction. After any exception the stream is unusable and should be closed:
+    a reply that still comes would be taken for the next one's.
+    """
+
+    __slots__ = ("_receive", "_send", "socket")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket = sock
+        self._send = sock.send
+        self._receive = sock.recvmsg
+
+    def close(self) -> None:
+        """Close the socket; safe to repeat."""
+        self.socket.close()
+
+    def fileno(self) -> int:
+        """The socket's descriptor."""
+        return self.socket.fileno()
+
+    def send(
+        self,
+        kind: int,
+        sequence: int,
+        body: bytes,
+        attachments: Sequence[npt.NDArray[Any]] = (),
+        fds: Sequence[int] = (),
+    ) -> None:
+        """Send one message.
+
+        Parameters
+        ----------
+        attachments : sequence of ndarray
+            Each is copied once, into a memory file that the receiver maps.
+        fds : sequence of int
+            Stay open here.
+
+        Raises
+        ------
+        HostGoneError
+            The other side has closed.
+        """
+        if not attachments and not fds:
+            self._send_all(pack_frame(kind, sequence, body))
+            return
+        files: list[int] = []
+        try:
+            for attachment in attachments:
+                files.append(copied_segment(attachment)[0])
+            everything = [*files, *fds]
+            frame = pack_frame(kind, sequence, body, len(everything), len(files))
+            ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", everything))]
+            try:
+                sent = self.socket.sendmsg([frame], ancillary)
+            except OSError as error:
+                raise HostGoneError(f"the connection broke while sending: {error}") from error
+            self._send_all(frame[sent:])
+        finally:
+            for fd in files:
+                os.close(fd)
+
+    def _send_all(self, data: bytes) -> None:
+        try:
+            sent = self._send(data)
+            while sent < len(data):
+                data = data[sent:]
+                sent = self._send(data)
+        except OSError as error:
+            raise HostGoneError(f"the connection broke while sending: {error}") from error
+
+    def receive(self) -> Message | None:
+        """Wait for one message; None at the end of the stream.
+
+        Raises
+        ------
+        HostGoneError
+            The connection broke, or ended within a message.
+        ProtocolError
+            The peer sent something else than a frame.
+        """
+        fds: list[int] = []
+        try:
+            try:
+                data = self._receive_some(fds)
+                if not data:
+                    return None
+                while len(data) < HEADER_BYTES:
+                    data += self._receive_more(fds)
+                kind, sequence, n_fds, n_attachments, length = unpack_header(data)
+                end = HEADER_BYTES + length
+                if len(data) < end:
+                    parts = bytearray(data)
+                    while len(parts) < end:
+                        parts += self._receive_more(fds)
+                    data = bytes(parts)
+            except OSError as error:
+                if isinstance(error, HostGoneError):
+                    raise
+                raise HostGoneError(f"the connection broke: {error}") from error
+            if len(data) > end:
+                raise ProtocolError("more than one message at a time on a connection that answers each")
+            if not n_fds and not fds:
+                return Message(kind, sequence, data[HEADER_BYTES:], [], fds)
+            return _with_descriptors(kind, sequence, data[HEADER_BYTES:], n_fds, n_attachments, fds)
+        except BaseException:
+            close_all(fds)
+            raise
+
+    def _receive_some(self, fds: list[int]) -> bytes:
+        data, ancillary, flags, _ = self._receive(_RECEIVE_BYTES, _ANCILLARY_BYTES)
+        if ancillary:
+            take_descriptors(ancillary, fds)
+        if flags & socket.MSG_CTRUNC:
+            raise ProtocolError(
+                "descriptors were lost on the way: this process is at its limit of open files; raise it with ulimit -n"
+            )
+        return data
+
+    def _receive_more(self, fds: list[int]) -> bytes:
+        data = self._receive_some(fds)
+        if not data:
+            raise HostGoneError("the connection ended in the middle of a message")
+        return data
+
+
+def receive_ready(sock: socket.socket, decoder: FrameDecoder, fds: list[int]) -> bool:
+    """Feed what a non-blocking socket has into a decoder; False at the end of the stream.
+
+    Raises
+    ------
+    ProtocolError
+        Descriptors were lost, or came in an implausible number.
+    """
+    try:
+        data, ancillary, flags, _ = sock.recvmsg(_RECEIVE_BYTES, _ANCILLARY_BYTES)
+    except (BlockingIOError, InterruptedError):
+        return True
+    except OSError:
+        return False
+    take_descriptors(ancillary, fds)
+    if flags & socket.MSG_CTRUNC or len(fds) > MAX_DESCRIPTORS:
+        raise ProtocolError("descriptors were lost on the way")
+    decoder.feed(data)
+    return bool(data)
+
+
+def take_descriptors(ancillary: list[tuple[int, int, bytes]], fds: list[int]) -> None:
+    """Append the descriptors of a received message to `fds`."""
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            received = array.array("i")
+            received.frombytes(data[: len(data) // 4 * 4])
+            fds.extend(received)
+
+
+def close_all(fds: list[int]) -> None:
+    """Close descriptors and empty the list."""
+    while fds:
+        with contextlib.suppress(OSError):
+            os.close(fds.pop())
+
+
+def _with_descriptors(
+    kind: Kind, sequence: int, body: bytes, n_fds: int, n_attachments: int, fds: list[int]
+) -> Message:
+    if len(fds) != n_fds:
+        raise ProtocolError(f"a message with {len(fds)} descriptors that announced {n_fds}")
+    attachments = []
+    for fd in fds[:n_attachments]:
+        check_sealed(fd)
+        attachments.append(map_segment(fd, os.fstat(fd).st_size).writer)
+    return Message(kind, sequence, body, attachments, fds)
+
+
+# -- addresses ----------------------------------------------------------------------------------------------------
+
+
+def socket_name(address: str) -> str:
+    """Turn ``unix:/path`` or ``unix:@name`` into what the socket calls take.
+
+    Raises
+    ------
+    ValueError
+        `address` is neither.
+    """
+    name = address.removeprefix(LOCAL_PREFIX)
+    if name.startswith("@") and len(name) > 1:
+        return "\0" + name[1:]
+    if name.startswith("/") and "\0" not in name:
+        return name
+    raise ValueError(f"address {address!r}: expected 'unix:/absolute/path' or 'unix:@name'")
+
+
+def bind_unix(address: str, backlog: int = 128) -> socket.socket:
+    """Listen on a Unix socket that only this user may connect to.
+
+    Raises
+    ------
+    OSError
+        The address is taken, or its folder belongs to somebody else.
+    """
+    name = socket_name(address)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        if name[0] != "\0":
+            # The file's mode is set before anybody can connect: connecting is possible only after listen().
+            sock.bind(name)
+            os.chmod(name, 0o600)
+        else:
+            sock.bind(name)
+        sock.listen(backlog)
+    except OSError as error:
+        sock.close()
+        raise type(error)(error.errno, f"cannot listen on {address}: {error.strerror}") from error
+    return sock
+
+
+def connect_unix(address: str, timeout: float) -> socket.socket:
+    """Connect to a host's Unix socket and check that the host belongs to this user.
+
+    Raises
+    ------
+    HostGoneError
+        Nobody listens there.
+    NotAuthorizedError
+        Another user does.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        sock.settimeout(timeout)
+        sock.connect(socket_name(address))
+        sock.settimeout(None)
+        check_peer(sock)
+    except OSError as error:
+        sock.close()
+        if isinstance(error, NotAuthorizedError):
+            raise
+        raise HostGoneError(
+            f"no host at {address}: {error.strerror or error}; start it, or check the address"
+        ) from error
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def peer_credentials(sock: socket.socket) -> tuple[int, int]:
+    """Process and user id of the other side, as the kernel knows them."""
+    pid, uid, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    return pid, uid
+
+
+def check_peer(sock: socket.socket) -> int:
+    """Return the other side's process id.
+
+    Raises
+    ------
+    NotAuthorizedError
+        It runs as another user.
+    """
+    pid, uid = peer_credentials(sock)
+    if uid != os.geteuid():
+        raise NotAuthorizedError(f"process {pid} belongs to user {uid}, this one to user {os.geteuid()}")
+    return pid
