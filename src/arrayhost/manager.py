@@ -12,7 +12,7 @@ import secrets
 from multiprocessing import process, util
 from multiprocessing.context import ProcessError
 from multiprocessing.reduction import ForkingPickler
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import numpy as np
 
@@ -98,9 +98,9 @@ class ArrayManager:
         max_bytes: int | None = None,
     ) -> None:
         del serializer
-        self._address = _normal_address(address)
+        self._address: str | None = _normal_address(address)
         self._given_key = None if authkey is None else bytes(authkey)
-        self._authkey = process.AuthenticationString(process.current_process().authkey if authkey is None else authkey)
+        self._authkey = bytes(process.current_process().authkey if authkey is None else authkey)
         self._ctx: Any = ctx if ctx is not None else multiprocessing.get_context()
         self._shutdown_timeout = shutdown_timeout
         self._options = {
@@ -226,7 +226,7 @@ class ArrayManager:
         if self._process is not None:
             self._process.join(timeout)
 
-    def __enter__(self) -> ArrayManager:
+    def __enter__(self) -> Self:
         if self._state == "initial":
             self.start()
         return self
@@ -304,7 +304,8 @@ class ArrayManager:
         TypeError
             `callable` is not callable, or `typeid` is no text.
         """
-        if not isinstance(typeid, str) or not typeid:
+        checked: Any = typeid  # callers without a type checker pass anything
+        if not isinstance(checked, str) or not checked:
             raise TypeError(f"typeid must be a name, not {typeid!r}")
         if callable is not None and not hasattr(callable, "__call__"):  # noqa: B004  # the parameter hides callable()
             raise TypeError(
@@ -561,12 +562,13 @@ def _normal_address(address: Any) -> str | None:
         )
     if not isinstance(address, str):
         raise TypeError(f"address must be 'unix:/path' or '/path', not {address!r}")
-    if address.startswith("\0"):
-        address = "@" + address[1:]
-    if not address.startswith(LOCAL_PREFIX):
-        address = LOCAL_PREFIX + address
-    socket_name(address)  # raises for anything else
-    return address
+    text: str = address
+    if text.startswith("\0"):
+        text = "@" + text[1:]
+    if not text.startswith(LOCAL_PREFIX):
+        text = LOCAL_PREFIX + text
+    socket_name(text)  # raises for anything else
+    return text
 
 
 def _seconds(name: str, value: float) -> float:

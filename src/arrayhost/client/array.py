@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from arrayhost.client import session as sessions
-from arrayhost.client.links import Source
 from arrayhost.core.handles import Written
 from arrayhost.core.layout import Layout
 from arrayhost.errors import HostGoneError, WouldDeadlock, format_bytes
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from arrayhost.client.links import Source
     from arrayhost.memory.segments import Mapping as SegmentMapping
     from arrayhost.sync.guards import Guard, Hold
 
@@ -104,6 +104,9 @@ class HostedArray:
     _source: Source
     _view: npt.NDArray[Any]
     _layout: Layout | None
+    _reference: Any
+    _words: memoryview
+    _base: int
     _writer: npt.NDArray[Any] | None
 
     if TYPE_CHECKING:
@@ -123,7 +126,7 @@ class HostedArray:
 
     @property
     def mapping(self) -> SegmentMapping:
-        """This process's mapping of the array's segment."""
+        """The mapping, in this process, of the array's segment."""
         return self._source.mapping
 
     @property

@@ -56,7 +56,7 @@ class Link(Protocol):
 
 
 class Lease:
-    """This process's leases of one referent; ends with the last proxy.
+    """The leases that one process has of one referent; ends with the last proxy.
 
     Attributes
     ----------

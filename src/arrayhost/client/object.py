@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from arrayhost.client import session as sessions
-from arrayhost.client.links import Lease
 from arrayhost.core.handles import ObjectHandle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from arrayhost.client.links import Lease
 
 __all__ = ["HostedObject"]
 

@@ -77,7 +77,7 @@ class _Local(threading.local):
 
 
 class Session:
-    """This process's link to one host.
+    """A process's link to one host.
 
     Parameters
     ----------
@@ -159,7 +159,7 @@ class Session:
 
     def _adopt(self, message: Message) -> None:
         """Take in what the host says of itself: who it is, its control table, its lock files."""
-        (host_id, address, lock_timeout, n_slots), _ = msgpack.unpackb(message.body[1:])
+        (host_id, _, lock_timeout, n_slots), _ = msgpack.unpackb(message.body[1:])
         if self.host_id and self.host_id != host_id:
             raise HostGoneError(f"the host at {self.address} is another one now; arrays of the old one are gone")
         if self._table is None:
@@ -199,9 +199,13 @@ class Session:
         """Hang up for good; mapped arrays stay readable."""
         self.closed = True
         self._disconnect()
+        # Arrays that are still in use hold on to these themselves.
+        self._table = self._files = None
         with _registry_lock:
             if _by_address.get(self.address) is self:
                 del _by_address[self.address]
+            if _links.get(self.host_id) is self:
+                del _links[self.host_id]
 
     def _disconnect(self) -> None:
         with self._lock:
@@ -471,7 +475,7 @@ def request_context() -> dict[str, Any] | None:
         return None
     return {
         "held": [hold.guard.slot for hold in held],
-        "errstate": {kind: _TRAVELLING.get(how, how) for kind, how in settings.items()},
+        "errstate": {kind: _TRAVELLING.get(str(how), how) for kind, how in settings.items()},
     }
 
 

@@ -216,11 +216,15 @@ def _install_all() -> None:
             setattr(HostedArray, name, _view(name, settable=name in ("real", "imag")))
     for name in ("ctypes", "data"):
         setattr(HostedArray, name, _get_live(name))
-    HostedArray.shape = property(_get_shape, _set_shape, doc=np.ndarray.shape.__doc__)
-    HostedArray.flags = property(_get_flags, doc=np.ndarray.flags.__doc__)
-    HostedArray.flat = property(_get_flat, _set_flat, doc=np.ndarray.flat.__doc__)
-    HostedArray.base = property(_get_base, doc=_get_base.__doc__)
-    HostedArray.device = property(lambda self: "cpu", doc="``'cpu'``, as ndarray's.")
+    properties = {
+        "shape": property(_get_shape, _set_shape, doc=np.ndarray.shape.__doc__),
+        "flags": property(_get_flags, doc=np.ndarray.flags.__doc__),
+        "flat": property(_get_flat, _set_flat, doc=np.ndarray.flat.__doc__),
+        "base": property(_get_base, doc=_get_base.__doc__),
+        "device": property(lambda self: "cpu", doc="``'cpu'``, as ndarray's."),
+    }
+    for name, attribute in properties.items():
+        setattr(HostedArray, name, attribute)
 
 
 _install_all()

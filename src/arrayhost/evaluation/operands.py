@@ -64,5 +64,5 @@ def map_results(result: Any, wrap: Callable[[np.ndarray[Any, Any]], Any]) -> Any
     if kind is tuple or kind is list:
         return kind(map_results(item, wrap) for item in result)
     if isinstance(result, tuple) and hasattr(kind, "_make"):
-        return kind._make(map_results(item, wrap) for item in result)  # type: ignore[attr-defined]
+        return kind._make(map_results(item, wrap) for item in result)
     return result

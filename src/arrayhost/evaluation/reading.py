@@ -175,7 +175,7 @@ class _Reading:
         if self.operation.kind == GET:
             return True, self._wrapped(self._evaluate())
         settings = np.geterr()
-        strict: dict[str, Any] = {kind: _RAISING.get(how, how) for kind, how in settings.items()}
+        strict: dict[str, Any] = {kind: _RAISING.get(str(how), how) for kind, how in settings.items()}
         try:
             # A floating-point condition may come from torn data, so nobody is told of it yet: the evaluation on a
             # snapshot, under the caller's own settings, will do that.

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from arrayhost.evaluation.operations import FUNCTION, GET, METHOD, OPERATOR, SET, UFUNC, Operation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    import numpy as np
 
 __all__ = ["ALL", "FIRST", "live_operands", "must_copy", "written_arguments"]
 

@@ -40,7 +40,7 @@ def segment_of(
 def _shape(shape: Any) -> tuple[int, ...]:
     """Normalise a shape argument, with NumPy's errors."""
     try:
-        sizes = (operator.index(shape),)
+        sizes: tuple[int, ...] = (operator.index(shape),)
     except TypeError:
         sizes = tuple(operator.index(n) for n in shape)
     if any(n < 0 for n in sizes):

@@ -22,7 +22,7 @@ __all__ = ["Registration", "call", "public_methods"]
 _CONTAINER_METHODS = ("__call__", "__contains__", "__delitem__", "__getitem__", "__len__", "__next__", "__setitem__")
 ITERATOR_METHODS = ("__iter__", "__next__", "close", "send", "throw")
 # Understood for every object, as in the standard library.
-_ALWAYS = {"__repr__": repr, "__str__": str}
+_ALWAYS: dict[str, Callable[[Any], Any]] = {"__repr__": repr, "__str__": str}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def _call(referent: ObjectReferent, name: str, args: tuple[Any, ...], kwargs: di
         return getattr(value, name)(*args, **kwargs)
     if name in ("__getattribute__", "__getattr__", "__setattr__", "__delattr__") and args:
         _check_attribute(referent, args[0])
-        action = {"__setattr__": setattr, "__delattr__": delattr}.get(name, getattr)
+        action: Any = {"__setattr__": setattr, "__delattr__": delattr}.get(name, getattr)
         return action(value, *args)
     if name in _ALWAYS:
         return _ALWAYS[name](value)

@@ -18,7 +18,7 @@ class _Collected(threading.local):
 
 
 _collected = _Collected()
-_before: tuple[Any, list[Any]] | None = None
+_before: tuple[Any, Any] | None = None
 
 
 def install() -> None:
@@ -35,7 +35,7 @@ def uninstall() -> None:
     """Undo `install`."""
     global _before
     if _before is not None:
-        warnings.showwarning, warnings.filters[:] = _before
+        warnings.showwarning, warnings.filters = _before
         _before = None
 
 

@@ -13,7 +13,6 @@ import itertools
 import logging
 import os
 import selectors
-import socket
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -23,16 +22,17 @@ import msgpack
 from arrayhost.errors import NotAuthorizedError, ProtocolError
 from arrayhost.host import reports
 from arrayhost.host.requests import CallConnection
-from arrayhost.host.store import HostStatistics
 from arrayhost.wire import failures
 from arrayhost.wire.authentication import prove
 from arrayhost.wire.frames import FrameDecoder, Kind, pack_frame
 from arrayhost.wire.streams import UnixStream, bind_unix, check_peer, close_all, receive_ready, socket_name
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Hashable
 
     from arrayhost.host.service import Service
+    from arrayhost.host.store import HostStatistics
     from arrayhost.wire.frames import Frame
 
 __all__ = ["Server"]
@@ -219,7 +219,7 @@ class Server:
             frame = pending.decoder.next_frame()
             if frame is None:
                 return
-            role, ident, number, proof = self._read_hello(frame)
+            role, ident, number = self._read_hello(frame)
         except (ProtocolError, NotAuthorizedError) as error:
             self._refuse(pending, frame, error)
             return
@@ -231,7 +231,7 @@ class Server:
         else:
             self._begin_calls(pending, frame, ident, number)
 
-    def _read_hello(self, frame: Frame) -> tuple[str, bytes, int, bytes]:
+    def _read_hello(self, frame: Frame) -> tuple[str, bytes, int]:
         if frame.kind != Kind.HELLO:
             raise ProtocolError(f"a {frame.kind.name} frame where a hello was due")
         try:
@@ -246,7 +246,7 @@ class Server:
             raise NotAuthorizedError("the client's authkey is not this host's; give connect() the key of the host")
         if (role == "calls") != (ident in self._sessions):
             raise ProtocolError("a connection without its session")
-        return role, ident, number, proof
+        return role, ident, number
 
     def _refuse(self, pending: _Pending, frame: Frame | None, error: Exception) -> None:
         log.warning("refused a client: %s", error)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from arrayhost.core.handles import ArrayHandle, ObjectHandle
-from arrayhost.core.layout import Layout
 from arrayhost.core.leases import LeaseTable
 from arrayhost.errors import HostMemoryError, ReferentNotFoundError, StaleProxyError
 from arrayhost.host.snapshots import LockedCopies
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+    from arrayhost.core.layout import Layout
     from arrayhost.memory.segments import Mapping
 
 __all__ = ["ArrayReferent", "HostStatistics", "ObjectReferent", "Operand", "Store"]
@@ -117,10 +117,12 @@ class Operand:
 
     @property
     def guard(self) -> Guard:
+        r"""The array\'s guard."""
         return self.referent.guard
 
     @property
     def mapping(self) -> Mapping:
+        r"""The host\'s mapping of the array\'s segment."""
         return self.referent.mapping
 
     @property

@@ -40,7 +40,7 @@ class ControlTable:
 
     def __init__(self, mapping: Mapping) -> None:
         self._mapping = mapping
-        self.words = memoryview(mapping.writer).cast("B").cast("Q")
+        self.words = mapping.writer.data.cast("B").cast("Q")
         self.n_slots = mapping.n_bytes // (8 * ROW_WORDS)
 
     @classmethod

@@ -57,9 +57,8 @@ _current_task: Callable[..., Any] | None = None
 
 def current_owner() -> Any:
     """Who asks: this thread or, inside an event loop, this task of it."""
-    if _get_running_loop is None:
-        if "asyncio" not in sys.modules or not _find_asyncio():
-            return get_ident()
+    if _get_running_loop is None and ("asyncio" not in sys.modules or not _find_asyncio()):
+        return get_ident()
     if _get_running_loop() is None:  # type: ignore[misc]  # set by _find_asyncio
         return get_ident()
     return (get_ident(), _current_task())  # type: ignore[misc]

@@ -9,8 +9,6 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from arrayhost.errors import HostGoneError, NotAuthorizedError, ProtocolError
 from arrayhost.memory.filling import copied_segment
 from arrayhost.memory.segments import check_sealed, map_segment
@@ -19,6 +17,7 @@ from arrayhost.wire.frames import HEADER_BYTES, MAX_DESCRIPTORS, FrameDecoder, K
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
     import numpy.typing as npt
 
 __all__ = ["LOCAL_PREFIX", "Message", "UnixStream", "bind_unix", "connect_unix", "peer_credentials", "receive_ready"]
@@ -99,7 +98,7 @@ class UnixStream:
         files: list[int] = []
         try:
             for attachment in attachments:
-                files.append(copied_segment(attachment)[0])
+                files.append(copied_segment(attachment)[0])  # noqa: PERF401  # what was made must be closed if one fails
             everything = [*files, *fds]
             frame = pack_frame(kind, sequence, body, len(everything), len(files))
             ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", everything))]
