@@ -288,7 +288,7 @@ class Session:
             codec = Codec(_no_proxies, message.attachments, allow_pickle=True)
             raise failures.rebuild(codec.decode(body), allow_pickle=True)
         if message.kind != Kind.RESULT:
-            raise ProtocolError(f"a {message.kind.name} frame as an answer")
+            raise ProtocolError(f"a {Kind(message.kind).name} frame as an answer")
         try:
             n_segments = body[0]
             start = 1 + _IDENTS.size * n_segments

@@ -94,7 +94,7 @@ class CallConnection:
                 reports.collected_warnings()
                 self._revoke()
                 fds.clear()
-                own_code = message.kind in (Kind.CREATE, Kind.RUN, Kind.CALL) and not isinstance(error, ArrayHostError)
+                own_code = message.kind in _MAKING and not isinstance(error, ArrayHostError)
                 kind, attachments = Kind.ERROR, []
                 body = Encoder(_no_reference, allow_pickle=True).encode(
                     failures.describe(error, with_traceback=own_code, allow_pickle=True)
@@ -107,9 +107,10 @@ class CallConnection:
             self._revoke()
             raise
         finally:
-            close_all(message.fds)
-            self._store.drop_holder(making)
-            if message.kind in _STORING:
+            if message.fds:
+                close_all(message.fds)
+            if message.kind in _MAKING:
+                self._store.drop_holder(making)
                 self._service.flush_released()
 
     def _encode_result(self, result: Any, fds: list[int], *, map_again: bool) -> tuple[int, bytes, list[Any]]:
@@ -246,11 +247,12 @@ def _no_reference(value: Any) -> None:
 
 
 def _unexpected(connection: CallConnection, message: Message, making: Hashable) -> Any:
-    raise ProtocolError(f"a {message.kind.name} frame where a request was due")
+    raise ProtocolError(f"a {Kind(message.kind).name} frame where a request was due")
 
 
-_STORING = frozenset([Kind.CREATE, Kind.RUN, Kind.CALL])
-_HANDLERS: dict[Kind, Callable[[CallConnection, Message, Hashable], Any]] = {
+# Requests that may make something, and that run users' code.
+_MAKING = frozenset(int(kind) for kind in (Kind.CREATE, Kind.RUN, Kind.CALL, Kind.PUT_NAME))
+_BY_KIND: dict[Kind, Callable[[CallConnection, Message, Hashable], Any]] = {
     **dict.fromkeys(Kind, _unexpected),
     Kind.CREATE: CallConnection._create,
     Kind.RUN: CallConnection._run,
@@ -268,3 +270,4 @@ _HANDLERS: dict[Kind, Callable[[CallConnection, Message, Hashable], Any]] = {
     Kind.DESCRIBE: CallConnection._describe,
     Kind.SHUTDOWN: CallConnection._shutdown,
 }
+_HANDLERS = {int(kind): handler for kind, handler in _BY_KIND.items()}

@@ -233,7 +233,7 @@ class Server:
 
     def _read_hello(self, frame: Frame) -> tuple[str, bytes, int]:
         if frame.kind != Kind.HELLO:
-            raise ProtocolError(f"a {frame.kind.name} frame where a hello was due")
+            raise ProtocolError(f"a {Kind(frame.kind).name} frame where a hello was due")
         try:
             role, ident, number, proof = msgpack.unpackb(frame.body)
         except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
@@ -353,9 +353,9 @@ class Server:
             connection.abandon(sequence)
 
 
-_LEASE_HANDLERS: dict[Kind, Callable[[Server, _Session, Any], None]] = {
-    Kind.RELEASE: Server._release,
-    Kind.EXPORT: Server._export,
-    Kind.FORK_GUARD: Server._fork_guard,
-    Kind.ABANDON: Server._abandon,
+_LEASE_HANDLERS: dict[int, Callable[[Server, _Session, Any], None]] = {
+    int(Kind.RELEASE): Server._release,
+    int(Kind.EXPORT): Server._export,
+    int(Kind.FORK_GUARD): Server._fork_guard,
+    int(Kind.ABANDON): Server._abandon,
 }

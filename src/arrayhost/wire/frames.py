@@ -66,13 +66,15 @@ class Kind(IntEnum):
     ABANDON = 43
 
 
-_KINDS = {int(kind): kind for kind in Kind}
+# Kinds travel through the code as plain ints: hashing or comparing an enum member costs more than the rest of the
+# header's decoding.
+_KINDS = frozenset(int(kind) for kind in Kind)
 
 
 class Frame(NamedTuple):
     """One decoded frame, without its descriptors."""
 
-    kind: Kind
+    kind: int
     sequence: int
     n_descriptors: int
     n_attachments: int
@@ -94,7 +96,7 @@ def pack_frame(kind: int, sequence: int, body: bytes, n_descriptors: int = 0, n_
     return _HEADER.pack(_MAGIC, PROTOCOL_VERSION, kind, n_descriptors, n_attachments, sequence, len(body)) + body
 
 
-def unpack_header(data: bytes | bytearray) -> tuple[Kind, int, int, int, int]:
+def unpack_header(data: bytes | bytearray) -> tuple[int, int, int, int, int]:
     """Return kind, sequence, descriptors, attachments and body length.
 
     Raises
@@ -114,7 +116,7 @@ def unpack_header(data: bytes | bytearray) -> tuple[Kind, int, int, int, int]:
         raise ProtocolError(f"a frame of unknown kind {kind}")
     if n_descriptors > MAX_DESCRIPTORS or n_attachments > n_descriptors or length > MAX_BODY_BYTES:
         raise ProtocolError(f"a frame of {length} bytes with {n_descriptors} descriptors")
-    return _KINDS[kind], sequence, n_descriptors, n_attachments, length
+    return kind, sequence, n_descriptors, n_attachments, length
 
 
 class FrameDecoder:

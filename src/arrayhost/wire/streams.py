@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from arrayhost.errors import HostGoneError, NotAuthorizedError, ProtocolError
 from arrayhost.memory.filling import copied_segment
 from arrayhost.memory.segments import check_sealed, map_segment
-from arrayhost.wire.frames import HEADER_BYTES, MAX_DESCRIPTORS, FrameDecoder, Kind, pack_frame, unpack_header
+from arrayhost.wire.frames import HEADER_BYTES, MAX_DESCRIPTORS, FrameDecoder, pack_frame, unpack_header
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +24,8 @@ __all__ = ["LOCAL_PREFIX", "Message", "UnixStream", "bind_unix", "connect_unix",
 
 _RECEIVE_BYTES = 64 * 1024
 _ANCILLARY_BYTES = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
+# Plain numbers: the socket module's are enum members, whose operators cost a microsecond each.
+_TRUNCATED = int(socket.MSG_CTRUNC)
 _CREDENTIALS = struct.Struct("3i")
 LOCAL_PREFIX = "unix:"
 
@@ -39,7 +41,7 @@ class Message(NamedTuple):
         All its descriptors, owned by the receiver; the first ones are the attachments'.
     """
 
-    kind: Kind
+    kind: int
     sequence: int
     body: bytes
     attachments: list[npt.NDArray[np.uint8]]
@@ -162,7 +164,7 @@ class UnixStream:
         data, ancillary, flags, _ = self._receive(_RECEIVE_BYTES, _ANCILLARY_BYTES)
         if ancillary:
             take_descriptors(ancillary, fds)
-        if flags & socket.MSG_CTRUNC:
+        if flags & _TRUNCATED:
             raise ProtocolError(
                 "descriptors were lost on the way: this process is at its limit of open files; raise it with ulimit -n"
             )
@@ -190,7 +192,7 @@ def receive_ready(sock: socket.socket, decoder: FrameDecoder, fds: list[int]) ->
     except OSError:
         return False
     take_descriptors(ancillary, fds)
-    if flags & socket.MSG_CTRUNC or len(fds) > MAX_DESCRIPTORS:
+    if flags & _TRUNCATED or len(fds) > MAX_DESCRIPTORS:
         raise ProtocolError("descriptors were lost on the way")
     decoder.feed(data)
     return bool(data)
@@ -212,9 +214,7 @@ def close_all(fds: list[int]) -> None:
             os.close(fds.pop())
 
 
-def _with_descriptors(
-    kind: Kind, sequence: int, body: bytes, n_fds: int, n_attachments: int, fds: list[int]
-) -> Message:
+def _with_descriptors(kind: int, sequence: int, body: bytes, n_fds: int, n_attachments: int, fds: list[int]) -> Message:
     if len(fds) != n_fds:
         raise ProtocolError(f"a message with {len(fds)} descriptors that announced {n_fds}")
     attachments = []
