@@ -69,9 +69,11 @@ Arrays.register("normal", RNG.normal)
 Arrays.register("linspace_", np.linspace)
 
 
-@pytest.fixture
+# One host for all tests that need no start method of their own: a fixture's manager outlives the census of its test.
+@pytest.fixture(scope="module")
 def manager() -> Iterator[Arrays]:
     with Arrays() as manager:
+        manager.shared_array(1).sum()  # the connection is made now
         yield manager
 
 
@@ -99,9 +101,10 @@ def joined(*processes: Any) -> None:
 def test_a_printing_the_proxy_shows_the_array(manager: Arrays, capsys: pytest.CaptureFixture[str]) -> None:
     a = manager.shared_array(N)
     print(a)
-    assert capsys.readouterr().out == "array([1., 1., 1., ..., 1., 1., 1.])\n"
+    printed = capsys.readouterr().out
+    assert printed.startswith("array([1., 1., 1., ..., 1., 1., 1.]")
+    assert printed == f"{np.ones(N)!r}\n"  # NumPy 2.2 and later add the shape of what they shorten
     assert str(manager.shared_array((2,), dtype=int)) == "array([1, 1])"
-    assert f"{N * 8:,}"[:1] in repr(a)
     assert f"shape=({N},)" in repr(a)
     assert "float64" in repr(a)
     assert manager.address in repr(a)
