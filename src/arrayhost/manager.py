@@ -223,8 +223,10 @@ class ArrayManager:
         timeout : float, optional
             Seconds.
         """
+        # After shutdown() the process has been waited for, and its descriptors are closed.
         if self._process is not None:
-            self._process.join(timeout)
+            with contextlib.suppress(ValueError):
+                self._process.join(timeout)
 
     def __enter__(self) -> Self:
         if self._state == "initial":
@@ -539,6 +541,7 @@ def _finalize_manager(host: Any, session: Session, timeout: float) -> None:
         if host.is_alive():
             host.kill()
             host.join()
+    host.close()
     session.close()
     address = session.address
     if not address.startswith("unix:@"):
