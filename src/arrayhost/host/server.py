@@ -162,13 +162,14 @@ class Server:
                 os.unlink(socket_name(self.address))
         for pending in list(self._pending):
             self._drop_pending(pending)
+        # First, so that the end of the sessions frees nothing: clients go on reading what they have mapped.
+        self.service.store.close()
         for session in list(self._sessions.values()):
             self._end_session(session)
         self._selector.close()
         os.close(self._wake)
         if self._parent_pidfd is not None:
             os.close(self._parent_pidfd)
-        self.service.store.close()
 
     def _parent_ended(self) -> None:
         log.info("the process that started this host has ended")
