@@ -144,7 +144,10 @@ def test_ctrl_c_shuts_everything_down(n_processes: int) -> None:
         wait_until(lambda: len(in_session(process.pid)) >= n_processes, what="the demo's processes")
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
         outcome = get_outcome()
-    assert outcome == Outcome(130, "", "\narrayhost: interrupted\n")
+    # Interrupted inside one of the standard library's exec() calls, CPython ends by the signal itself even though the
+    # exception was handled; a shell reports 130 for either.
+    status = 130 if outcome.status == -signal.SIGINT else outcome.status
+    assert Outcome(status, outcome.stdout, outcome.stderr) == Outcome(130, "", "\narrayhost: interrupted\n")
 
 
 @pytest.fixture
