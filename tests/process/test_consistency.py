@@ -1,0 +1,200 @@
+"""Rule R2: no read ever shows a mix of two writes, and no reader ever holds up a writer."""
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from arrayhost import ArrayManager
+from arrayhost.client.session import round_trips
+from tests.support import Child, child
+
+N = 1_000_000
+
+# Each worker says when it is ready, waits for a line, and does as many rounds as it was told to.
+HOST_WRITER = """
+import sys, arrayhost
+a = arrayhost.connect(sys.argv[1])["a"]
+print("ready", flush=True)
+sys.stdin.readline()
+for k in range(int(sys.argv[2])):
+    a.fill(k)
+print("done", flush=True)
+"""
+
+SECTION_WRITER = """
+import sys, arrayhost
+a = arrayhost.connect(sys.argv[1])["a"]
+print("ready", flush=True)
+sys.stdin.readline()
+for k in range(int(sys.argv[2])):
+    with a.write() as x:
+        x.fill(-k)
+print("done", flush=True)
+"""
+
+READER = """
+import sys, numpy as np, arrayhost
+a = arrayhost.connect(sys.argv[1])["a"]
+copies = [a.copy, lambda: np.array(a), a._getvalue, lambda: a[::2].copy(), lambda: a + 0]
+print("ready", flush=True)
+sys.stdin.readline()
+values = set()
+for k in range(int(sys.argv[2])):
+    copy = copies[k % len(copies)]()
+    assert copy.min() == copy.max(), (k, copy.min(), copy.max())
+    values.add(float(copy.flat[0]))
+print("done", len(values), flush=True)
+"""
+
+STOPPED_READER = """
+import sys, arrayhost
+a = arrayhost.connect(sys.argv[1])["a"]
+print("ready", flush=True)
+while True:
+    a.copy()
+"""
+
+# What serves as an index, a count or a shape is itself rewritten all the time, to valid and to wild values.
+REWRITER = """
+import sys, numpy as np, arrayhost
+manager = arrayhost.connect(sys.argv[1])
+index = manager["index"]
+print("ready", flush=True)
+sys.stdin.readline()
+for k in range(int(sys.argv[2])):
+    with index.write() as x:
+        x[...] = k % 5
+    with index.write() as x:
+        x[...] = 2**62
+        x[::2] = -(2**62)
+print("done", flush=True)
+"""
+
+
+@pytest.fixture
+def manager() -> Iterator[ArrayManager]:
+    with ArrayManager() as manager:
+        manager["a"] = np.zeros(N)
+        yield manager
+
+
+@pytest.mark.slow
+@pytest.mark.watchdog(100)
+@pytest.mark.parametrize("n_readers", [2, 4])
+def test_no_copy_shows_two_writes(manager: ArrayManager, n_readers: int) -> None:
+    with contextlib.ExitStack() as stack:
+
+        def start(source: str, count: int) -> Child:
+            helper = stack.enter_context(child(source, manager.address, count, timeout=60))
+            helper.expect("ready")
+            return helper
+
+        writers = [start(HOST_WRITER, 600), start(SECTION_WRITER, 600)]
+        readers = [start(READER, 60) for _ in range(n_readers)]
+        for helper in writers + readers:
+            helper.send()
+        seen = [int(helper.expect("done")) for helper in readers]
+        for helper in writers:
+            helper.expect("done")
+    # Else nothing was written between the copies, and this showed nothing.
+    assert max(seen) > 2
+
+
+def test_reductions_and_operators_show_no_two_writes(manager: ArrayManager) -> None:
+    a = manager["a"]
+    with child(SECTION_WRITER, manager.address, 200) as writer:
+        writer.expect("ready")
+        writer.send()
+        for _ in range(60):
+            low, high = np.partition(a, [0, N - 1])[[0, N - 1]]
+            assert low == high
+            assert (a - a == 0).all()
+        writer.expect("done")
+
+
+def test_a_stopped_reader_stops_no_writer(manager: ArrayManager) -> None:
+    a = manager["a"]
+    with child(STOPPED_READER, manager.address) as reader:
+        reader.expect("ready")
+        for k in range(1, 6):
+            reader.send_signal(signal.SIGSTOP)
+            started = time.monotonic()
+            a.fill(k)
+            with a.write(timeout=5) as x:
+                x += 1
+            assert time.monotonic() - started < 2
+            assert a[0] == k + 1
+            reader.send_signal(signal.SIGCONT)
+            time.sleep(0.02)
+        reader.kill()
+
+
+def test_operands_rewritten_meanwhile_crash_nobody(manager: ArrayManager) -> None:
+    manager["values"], manager["target"] = np.arange(1000.0), np.zeros(1000)
+    manager["index"] = np.zeros(100, dtype=np.int64)
+    hosted, target, index = manager["values"], manager["target"], manager["index"]
+    host_pid = manager.statistics().pid
+    refusals = (IndexError, ValueError, MemoryError, OverflowError)
+    # Every index in `index` is the same, or else it is the wild pair: these must show one value, or be refused.
+    gathering: tuple[Callable[[], Any], ...] = (
+        lambda: hosted[index],
+        lambda: hosted.take(index),
+        lambda: np.take(hosted, index),
+        lambda: np.choose(index, [hosted[k] for k in range(5)]),
+    )
+    others: tuple[Callable[[], Any], ...] = (
+        lambda: target.__setitem__(index, 1.0),
+        lambda: target.put(index, 1.0),
+        lambda: np.repeat(hosted[:100], index),
+        lambda: hosted[:100].repeat(index),
+        lambda: np.bincount(index),
+        lambda: np.unravel_index(index, (10, 100)),
+    )
+    n_done = n_refused = 0
+    with child(REWRITER, manager.address, 10_000) as rewriter:
+        rewriter.expect("ready")
+        rewriter.send()
+        for _ in range(100):
+            for action in gathering + others:
+                try:
+                    result = action()
+                except refusals:
+                    n_refused += 1
+                    continue
+                n_done += 1
+                if action in gathering:
+                    assert np.unique(result).size == 1
+        rewriter.expect("done")
+    assert n_done
+    assert n_refused
+    assert manager.statistics().pid == host_pid
+    # Only the indices 0 to 4 were ever valid for all of it.
+    assert not target[5:].any()
+
+
+def test_a_scalar_read_makes_no_round_trip(manager: ArrayManager) -> None:
+    a = manager["a"]
+    a[5] = 3.5
+    before = round_trips()
+    assert a[5] == 3.5
+    assert a[-1] == 0
+    assert a[np.int64(5)] == 3.5
+    assert a[2:8][3] == 3.5
+    assert a.sum() == a.max() == 3.5
+    assert a.shape == (N,)
+    assert a.version >= 0
+    assert len(a) == N
+    with a.read() as x:
+        assert x[5] == 3.5
+    with a.write() as x:
+        x[5] = 4
+        a[6] = 1
+        assert a[5] == 4
+    assert round_trips() == before
+    a[5] = 1
+    assert round_trips() == before + 1
