@@ -110,6 +110,8 @@ class LockTimeoutError(LockError, TimeoutError):
 
     def __init__(self, what: str, timeout: float, holder_pid: int = 0) -> None:
         super().__init__(what, timeout, holder_pid)
+        # OSError, which TimeoutError is, takes a third argument for a file's name and drops it from args.
+        self.args = (what, timeout, holder_pid)
         self.what, self.timeout, self.holder_pid = what, timeout, holder_pid
 
     def __str__(self) -> str:

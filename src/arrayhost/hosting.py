@@ -216,7 +216,7 @@ def build_server(registry: Mapping[str, Registration], options: HostOptions, par
     """
     global _current
     link = LocalLink()
-    store = Store(options.handle_grace, options.max_bytes)
+    store = Store(options.handle_grace, options.max_bytes, options.lock_timeout)
     service = Service(store, registry, link, lock_timeout=options.lock_timeout, huge_pages=options.huge_pages)
     try:
         server = Server(service, options.address, options.authkey, parent_pidfd=parent_pidfd)

@@ -18,7 +18,7 @@ import numpy as np
 
 from arrayhost.client.array import HostedArray
 from arrayhost.client.object import HostedObject, bind
-from arrayhost.client.session import Session, request_context, session_for
+from arrayhost.client.session import Session, session_for
 from arrayhost.core.layout import check_mappable
 from arrayhost.errors import ArgumentEncodingError, HostGoneError
 from arrayhost.host.objects import Registration
@@ -334,16 +334,16 @@ class ArrayManager:
     # -- creating --------------------------------------------------------------------------------------------------
 
     def _create(self, typeid: str, args: Sequence[Any], kwds: dict[str, Any]) -> Any:
-        result = self._request(Kind.CREATE, [typeid, list(args), kwds, request_context()])
+        result = self._request(Kind.CREATE, [typeid, list(args), kwds], context=True)
         proxytype = self._registry.get(typeid, (None, None))[1]
         if proxytype is not None and isinstance(result, HostedObject):
             return bind(result._arrayhost_lease, result._arrayhost_handle, proxytype)
         return result
 
-    def _request(self, kind: Kind, value: Any) -> Any:
+    def _request(self, kind: Kind, value: Any, *, context: bool = False) -> Any:
         if self._session is None:
             raise ProcessError("this manager is not running: use 'with', start() or connect() first")
-        return self._session.request(kind, value)
+        return self._session.request(kind, [*value, self._session.context()] if context else value)
 
     def run(self, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Call a function in the host; what it returns is hosted.
@@ -370,7 +370,7 @@ class ArrayManager:
         -----
         Cost: one round trip; the result takes twice its memory for a moment.
         """
-        return self._request(Kind.RUN, [func, list(args), kwargs, request_context()])
+        return self._request(Kind.RUN, [func, list(args), kwargs], context=True)
 
     def empty(self, shape: Any, dtype: npt.DTypeLike = float, order: str = "C") -> HostedArray:
         """Host a new array; its elements are zero, so that no other process's old data show. As `numpy.empty`."""

@@ -125,7 +125,7 @@ class Session:
             if self._channel is not None:
                 return
             if self.closed:
-                raise HostGoneError(f"the host at {self.address} was shut down by this process; start another")
+                raise HostGoneError(f"the host at {self.address} has ended; start another")
             ident = os.urandom(16)
             proof = prove(self._authkey, ident) if self._authkey is not None else b""
             stream, message = self._hello("session", ident, 0, proof)
@@ -207,6 +207,22 @@ class Session:
             if _links.get(self.host_id) is self:
                 del _links[self.host_id]
 
+    def retire_if_ended(self) -> bool:
+        """Let go of what a host that has ended left here; tell whether it has."""
+        channel = self._channel
+        if channel is None:
+            return self.closed
+        try:
+            # Nothing is ever sent on this socket after the hello: readable means that the other side is closed.
+            ended = channel.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        except BlockingIOError:
+            ended = False
+        except OSError:
+            ended = True
+        if ended:
+            self.close()
+        return ended
+
     def _disconnect(self) -> None:
         with self._lock:
             for connection in list(self._connections):
@@ -274,6 +290,8 @@ class Session:
             if not isinstance(error, Exception) or isinstance(error, (HostGoneError, ProtocolError, OSError)):
                 # Interrupted or broken: a reply that still comes would be taken for the next one's.
                 self._drop_connection(connection, sequence)
+                if isinstance(error, HostGoneError):
+                    self.retire_if_ended()
             raise
 
     def _drop_connection(self, connection: _Connection, sequence: int) -> None:
@@ -355,23 +373,34 @@ class Session:
                 self.leases.add(source)
             return source
 
+    def context(self) -> dict[str, Any] | None:
+        """What the host has to know of the caller: the slots it holds, its floating-point settings; None if nothing."""
+        settings = np.geterr()
+        held = [hold for hold in held_here() if hold.guard.table is self._table]
+        if not held and settings == _DEFAULT_ERRORS:
+            return None
+        return {
+            "held": [[hold.guard.slot, hold.mode] for hold in held],
+            "errstate": {kind: _TRAVELLING.get(str(how), how) for kind, how in settings.items()},
+        }
+
     # -- the link ------------------------------------------------------------------------------------------------
 
     def evaluate(self, operation: Operation, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Evaluate an operation in the host. Cost: one round trip."""
-        return self.request(Kind.EVALUATE, [*operation, list(args), dict(kwargs), request_context()])
+        return self.request(Kind.EVALUATE, [*operation, list(args), dict(kwargs), self.context()])
 
     def set_item(self, target: Any, index: Any, value: Any) -> None:
         """Carry out ``target[index] = value`` in the host. Cost: one round trip."""
-        self.request(Kind.SET_ITEM, [target, index, value, request_context()])
+        self.request(Kind.SET_ITEM, [target, index, value, self.context()])
 
     def snapshot(self, target: Any) -> npt.NDArray[Any]:
         """Have the host copy an array under its lock. Cost: one round trip."""
-        return cast("npt.NDArray[Any]", self.request(Kind.SNAPSHOT, [target, request_context()]))
+        return cast("npt.NDArray[Any]", self.request(Kind.SNAPSHOT, [target, self.context()]))
 
     def call(self, handle: ObjectHandle, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Call a method of a hosted object. Cost: one round trip."""
-        return self.request(Kind.CALL, [handle.ident, name, list(args), dict(kwargs), request_context()])
+        return self.request(Kind.CALL, [handle.ident, name, list(args), dict(kwargs), self.context()])
 
     def attach_object(self, handle: ObjectHandle) -> Lease:
         """Lease a hosted object that a pickled handle names. Cost: one round trip.
@@ -464,21 +493,6 @@ class Session:
             os.close(pipe)
 
 
-# -- what travels with every request ------------------------------------------------------------------------------
-
-
-def request_context() -> dict[str, Any] | None:
-    """What the host has to know of the caller: the slots it holds, its floating-point settings; None if nothing."""
-    settings = np.geterr()
-    held = held_here()
-    if not held and settings == _DEFAULT_ERRORS:
-        return None
-    return {
-        "held": [hold.guard.slot for hold in held],
-        "errstate": {kind: _TRAVELLING.get(str(how), how) for kind, how in settings.items()},
-    }
-
-
 # -- sessions of this process -------------------------------------------------------------------------------------
 
 
@@ -489,6 +503,10 @@ def session_for(address: str, authkey: bytes | None = None) -> Session:
     ------
     HostGoneError, NotAuthorizedError
     """
+    with _registry_lock:
+        known_sessions = list(_by_address.values())
+    for other in known_sessions:
+        other.retire_if_ended()
     with _registry_lock:
         session = _by_address.get(address)
     if session is None or (authkey is not None and session._authkey != authkey):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from arrayhost.errors import ArrayHostError, HostGoneError, ProtocolError
+from arrayhost.errors import ArrayHostError, HostGoneError, ProtocolError, WouldDeadlock
 from arrayhost.evaluation.operations import Operation
 from arrayhost.host import reports
 from arrayhost.host.service import ident_of
@@ -162,12 +162,20 @@ class CallConnection:
         if context is None:
             yield
             return
-        caller_holds(context.get("held", ()))
+        caller_holds(dict(context.get("held", ())))
         try:
             with np.errstate(**context.get("errstate", {})):
                 yield
+        except ValueError as error:
+            if not context.get("held") or "read-only" not in str(error):
+                raise
+            # What the caller holds has come by value and read-only, since writing to the array means waiting for it.
+            raise WouldDeadlock(
+                "this call writes to an array on which its caller holds a section, and would have to wait for the "
+                "caller: write inside the section itself, or end it before the call"
+            ) from error
         finally:
-            caller_holds(())
+            caller_holds({})
 
     # -- one method a kind of request ----------------------------------------------------------------------------
 

@@ -25,23 +25,23 @@ __all__ = ["LockedCopies"]
 
 _WRITERS_SHARE = 3.0
 _LONGEST_PAUSE = 0.25
-DEFAULT_TIMEOUT = 60.0
 
 
 class LockedCopies:
     """Locked copies of one array, taken in turn."""
 
-    __slots__ = ("_count", "_guard", "_latest", "_lock", "_n_asking", "_ready_at")
+    __slots__ = ("_count", "_guard", "_latest", "_lock", "_n_asking", "_ready_at", "_timeout")
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: Guard, timeout: float) -> None:
         self._guard = guard
+        self._timeout = timeout
         self._lock = threading.Lock()
         self._count = threading.Lock()
         self._n_asking = 0
         self._ready_at = 0.0
         self._latest: tuple[Layout, float, npt.NDArray[Any]] | None = None
 
-    def copy(self, operand: Operand, timeout: float = DEFAULT_TIMEOUT) -> npt.NDArray[Any]:
+    def copy(self, operand: Operand) -> npt.NDArray[Any]:
         """Copy a view under the shared lock.
 
         Returns
@@ -58,14 +58,14 @@ class LockedCopies:
             self._n_asking += 1
         try:
             with self._lock:
-                return self._copy(operand, asked, timeout)
+                return self._copy(operand, asked)
         finally:
             with self._count:
                 self._n_asking -= 1
                 if self._n_asking == 0:
                     self._latest = None
 
-    def _copy(self, operand: Operand, asked: float, timeout: float) -> npt.NDArray[Any]:
+    def _copy(self, operand: Operand, asked: float) -> npt.NDArray[Any]:
         latest = self._latest
         # Whatever was begun after the question was asked answers it as well.
         if latest is not None and latest[0] == operand.layout and latest[1] >= asked:
@@ -74,7 +74,7 @@ class LockedCopies:
         if pause > 0:
             time.sleep(pause)
         check_free(operand.live.nbytes)
-        hold = self._guard.acquire(SHARED, timeout, "shared lock for a consistent copy")
+        hold = self._guard.acquire(SHARED, self._timeout, "shared lock for a consistent copy")
         try:
             started = time.monotonic()
             self._guard.check_whole()

@@ -68,13 +68,15 @@ class ArrayReferent:
 
     __slots__ = ("fd", "guard", "ident", "layout", "mapping", "snapshots", "views")
 
-    def __init__(self, ident: int, guard: Guard, fd: int, mapping: Mapping, layout: Layout) -> None:
+    def __init__(
+        self, ident: int, guard: Guard, fd: int, mapping: Mapping, layout: Layout, lock_timeout: float
+    ) -> None:
         self.ident = ident
         self.guard = guard
         self.fd = fd
         self.mapping = mapping
         self.layout = layout
-        self.snapshots = LockedCopies(guard)
+        self.snapshots = LockedCopies(guard, lock_timeout)
         self.views: list[bytes] = []  # handles under which the store keeps operands of it
 
     def handle(self, layout: Layout) -> ArrayHandle:
@@ -160,13 +162,16 @@ class Store:
         Seconds that a referent survives its last lease after a handle of it was pickled.
     max_bytes : int, optional
         Bound on all arrays together.
+    lock_timeout : float
+        Seconds that a consistent copy waits for a section to end.
 
     Notes
     -----
     Safety: any thread; one lock, held for bookkeeping only, never while memory is filled or a lock is waited for.
     """
 
-    def __init__(self, handle_grace: float = 60.0, max_bytes: int | None = None) -> None:
+    def __init__(self, handle_grace: float = 60.0, max_bytes: int | None = None, lock_timeout: float = 60.0) -> None:
+        self.lock_timeout = lock_timeout
         self.lock = threading.RLock()
         self.leases = LeaseTable(handle_grace)
         self.max_bytes = max_bytes
@@ -196,7 +201,7 @@ class Store:
                 self.check_room(mapping.n_bytes)
                 ident = self._new_ident()
                 guard = self._new_guard(ident)
-                referent = ArrayReferent(ident, guard, fd, mapping, layout)
+                referent = ArrayReferent(ident, guard, fd, mapping, layout, self.lock_timeout)
                 self._arrays[ident] = referent
                 self.n_bytes += mapping.n_bytes
                 self.leases.add(ident)

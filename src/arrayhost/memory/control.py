@@ -10,8 +10,19 @@ import platform
 
 from arrayhost.memory.segments import Mapping, create_file, map_segment
 
-__all__ = ["GENERATION", "ORDERED_STORES", "ROW_WORDS", "TORN", "TORN_PID", "VERSION", "WAITER", "WAITER_BEAT",
-           "WRITER_PID", "ControlTable"]  # fmt: skip
+__all__ = [
+    "GENERATION",
+    "ORDERED_STORES",
+    "READER_PID",
+    "ROW_WORDS",
+    "TORN",
+    "TORN_PID",
+    "VERSION",
+    "WAITER",
+    "WAITER_BEAT",
+    "WRITER_PID",
+    "ControlTable",
+]  # fmt: skip
 
 ROW_WORDS = 8
 GENERATION = 0  # which of the row's successive arrays this is; 0 for none
@@ -21,6 +32,7 @@ WRITER_PID = 3  # who holds, or held last, the exclusive lock
 TORN_PID = 4  # who died
 WAITER = 5  # monotonic nanoseconds since when the longest waiter for the lock has waited; 0 for nobody
 WAITER_BEAT = 6  # when that waiter last looked; an old one is dead
+READER_PID = 7  # who took the shared lock last
 
 # Off x86-64 a store may overtake another, and Python has no fence: readers there never read optimistically.
 ORDERED_STORES = platform.machine() in ("x86_64", "AMD64")

@@ -112,6 +112,12 @@ def try_lock(fd: int, request: bytes) -> bool:
     return True
 
 
+def blocking_mode(fd: int, request: bytes) -> int | None:
+    """Return the mode of a lock that is in a request's way, None if there is none any more."""
+    found: int = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, request))[0]
+    return None if found == fcntl.F_UNLCK else found
+
+
 def _close_all(fds: list[int], idle: list[list[int]], out: set[int]) -> None:
     for fd in [*fds, *(fd for some in idle for fd in some), *out]:
         os.close(fd)

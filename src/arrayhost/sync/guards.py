@@ -18,12 +18,14 @@ import sys
 import threading
 import time
 from _thread import get_ident
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from arrayhost.errors import LockTimeoutError, StaleProxyError, TornArrayError, WouldDeadlock
 from arrayhost.memory.control import (
     GENERATION,
     ORDERED_STORES,
+    READER_PID,
     ROW_WORDS,
     TORN,
     TORN_PID,
@@ -32,10 +34,10 @@ from arrayhost.memory.control import (
     WAITER_BEAT,
     WRITER_PID,
 )
-from arrayhost.sync.filelocks import EXCLUSIVE, SHARED, LockFiles, lock_request, try_lock, unlock_request
+from arrayhost.sync.filelocks import EXCLUSIVE, SHARED, LockFiles, blocking_mode, lock_request, try_lock, unlock_request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from arrayhost.memory.control import ControlTable
 
@@ -148,8 +150,6 @@ class Guard:
     table : ControlTable
     files : LockFiles
     slot, generation : int
-    caller_holds : callable, optional
-        In the host: tells whether the client being served holds a slot, for which the host must not wait.
 
     Notes
     -----
@@ -263,7 +263,7 @@ class Guard:
             return hold
         try:
             if not self.attempt(hold):
-                for delay in self.waits(timeout, what):
+                for delay in self.waits(hold, timeout, what):
                     time.sleep(delay)
                     if self.attempt(hold):
                         break
@@ -292,9 +292,8 @@ class Guard:
                     )
                 own.depth += 1
                 return own, True
-            if not may_await:
-                self._refuse_sibling_task(owner, mode)
-        if _caller_holds(self.slot):
+            self._refuse_own_thread(owner, mode, may_await=may_await)
+        if _caller_holds(self.slot, mode):
             raise WouldDeadlock(
                 "the caller of this function holds a section on the array and waits for the function: "
                 "end the section before the call, or pass a copy"
@@ -320,6 +319,7 @@ class Guard:
             words[base + WRITER_PID] = _pid
             self.exclusive = hold
         else:
+            words[base + READER_PID] = _pid
             self.shared.append(hold)
         return True
 
@@ -328,7 +328,7 @@ class Guard:
         if hold.fd >= 0:
             hold.free()
 
-    def waits(self, timeout: float, what: str) -> Iterable[float]:
+    def waits(self, hold: Hold, timeout: float, what: str) -> Iterable[float]:
         """Yield the delays between attempts until `timeout` is over.
 
         Raises
@@ -344,7 +344,7 @@ class Guard:
             while True:
                 now = time.monotonic_ns()
                 if now >= deadline:
-                    raise LockTimeoutError(what, timeout, words[base + WRITER_PID])
+                    raise LockTimeoutError(what, timeout, self._blocker_pid(hold))
                 if not words[base + WAITER] or now - words[base + WAITER_BEAT] > _BEAT_EXPIRES_NS:
                     words[base + WAITER] = since
                 if words[base + WAITER] == since:
@@ -354,6 +354,12 @@ class Guard:
         finally:
             if words[base + WAITER] == since:
                 words[base + WAITER] = 0
+
+    def _blocker_pid(self, hold: Hold) -> int:
+        """Who is in the way of an acquisition, as far as the row tells."""
+        request = self.exclusive_bytes if hold.mode == EXCLUSIVE else self.shared_bytes
+        field = READER_PID if blocking_mode(hold.fd, request) == SHARED else WRITER_PID
+        return self.words[self.base + field]
 
     def _let_pass(self) -> None:
         """Give way to somebody who has waited long, if it is still alive."""
@@ -379,41 +385,54 @@ class Guard:
             words[base + TORN] = 1
             words[base + VERSION] = version + 1
 
-    def _refuse_sibling_task(self, owner: Any, mode: int) -> None:
-        """Refuse to block an event loop for a lock that another task of the same loop holds."""
+    def _refuse_own_thread(self, owner: Any, mode: int, *, may_await: bool) -> None:
+        """Refuse to wait for a hold that cannot end while the calling thread waits.
+
+        That is one of another task of the same event loop, unless the waiting leaves the loop running, and one that
+        the thread took outside of the loop that it runs now.
+        """
         holders = [self.exclusive] if self.exclusive is not None else []
         if mode == EXCLUSIVE:
             holders += self.shared
         for hold in holders:
-            if isinstance(owner, tuple) and isinstance(hold.owner, tuple) and owner[0] == hold.owner[0]:
-                raise WouldDeadlock(
-                    "another task of this event loop holds the array and could never end its section while this one "
-                    "blocks the loop; use 'async with a.write()' or 'async with a.read()'"
-                )
+            if thread_of(hold.owner) != thread_of(owner) or (may_await and isinstance(hold.owner, tuple)):
+                continue
+            raise WouldDeadlock(
+                "this thread holds the array already, in another task or outside of the running event loop, and could "
+                "never end that section while it waits here; use 'async with a.write()' or 'async with a.read()' in "
+                "every task, or end the outer section first"
+            )
 
 
 def held_here() -> list[Hold]:
-    """Every hold of the calling thread or task."""
+    """Every hold of the calling thread, in whichever of its tasks."""
     if not _active:
         return []
-    owner = current_owner()
-    return [hold for hold in list(_active.values()) if hold.owner == owner]
+    thread = get_ident()
+    return [hold for hold in list(_active.values()) if thread_of(hold.owner) == thread]
 
 
 class _Caller(threading.local):
-    slots: frozenset[int] = frozenset()
+    modes: Mapping[int, int] = MappingProxyType({})
 
 
 _caller = _Caller()
 
 
-def caller_holds(slots: Iterable[int]) -> None:
-    """In a host's thread: note the slots that the client now being served holds itself."""
-    _caller.slots = frozenset(slots)
+def caller_holds(modes: Mapping[int, int]) -> None:
+    """In a host's thread: note the slots that the client now being served holds itself, and how."""
+    _caller.modes = modes
 
 
-def _caller_holds(slot: int) -> bool:
-    return slot in _caller.slots
+def _caller_holds(slot: int, mode: int) -> bool:
+    """Whether the client being served would wait for itself."""
+    held = _caller.modes.get(slot)
+    return held is not None and EXCLUSIVE in (held, mode)
+
+
+def thread_of(owner: Any) -> Any:
+    """The thread of an owner, which may be a task in it."""
+    return owner[0] if isinstance(owner, tuple) else owner
 
 
 def _after_fork_in_child() -> None:

@@ -67,7 +67,7 @@ class _Section:
             self._refuse_second_entry()
             hold, nested = guard.prepare(self._mode, may_await=True)
             if not nested and not guard.attempt(hold):
-                for delay in guard.waits(self._timeout, self._what):
+                for delay in guard.waits(hold, self._timeout, self._what):
                     await asyncio.sleep(delay)
                     if guard.attempt(hold):
                         break

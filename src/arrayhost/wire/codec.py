@@ -126,6 +126,9 @@ class Encoder:
         replacement = self._reference(value)
         if replacement is not None:
             # msgpack asks once for each value, so what the replacement needs is done here.
+            if type(replacement) is np.ndarray:
+                # A copy of what the value stands for: writing to it would change nothing, so it must fail there.
+                return _encode_array(self, replacement, writeable=False)
             encode = _ENCODERS.get(type(replacement))
             return replacement if encode is None else encode(self, replacement)
         if isinstance(value, np.generic):
@@ -221,11 +224,11 @@ class Codec:
 # -- one pair of functions a type ---------------------------------------------------------------------------------
 
 
-def _encode_array(encoder: Encoder, array: npt.NDArray[Any]) -> Any:
+def _encode_array(encoder: Encoder, array: npt.NDArray[Any], *, writeable: bool = True) -> Any:
     if array.dtype.hasobject or array.dtype.kind == "T":
         return encoder.pickled(array)
     order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
-    about = [dtype_to_wire(array.dtype), list(array.shape), order]
+    about = [dtype_to_wire(array.dtype), list(array.shape), order, writeable]
     if array.nbytes < ATTACH_FROM:
         return encoder.nested(INLINE_ARRAY, [*about, array.tobytes(order)])  # type: ignore[arg-type]
     encoder.attachments.append(array)
@@ -243,13 +246,15 @@ def _shaped(buffer: Any, dtype_wire: Any, shape: Any, order: str) -> npt.NDArray
 
 
 def _decode_inline_array(codec: Codec, data: bytes) -> npt.NDArray[Any]:
-    dtype, shape, order, raw = codec.unpack(data)
-    return _shaped(bytearray(raw), dtype, shape, order)
+    dtype, shape, order, writeable, raw = codec.unpack(data)
+    return _shaped(bytearray(raw) if writeable else raw, dtype, shape, order)
 
 
 def _decode_attached_array(codec: Codec, data: bytes) -> npt.NDArray[Any]:
-    dtype, shape, order, number = codec.unpack(data)
-    return _shaped(codec.attachments[number], dtype, shape, order)
+    dtype, shape, order, writeable, number = codec.unpack(data)
+    array = _shaped(codec.attachments[number], dtype, shape, order)
+    array.flags.writeable = bool(writeable)
+    return array
 
 
 def _encode_scalar(encoder: Encoder, value: Any) -> Any:
