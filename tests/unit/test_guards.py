@@ -120,12 +120,12 @@ def test_a_reader_that_wants_to_write_is_told(pair: Pair) -> None:
 
 
 def test_a_function_called_from_inside_a_section_is_told(pair: Pair) -> None:
-    caller_holds([SLOT])
+    caller_holds({SLOT: EXCLUSIVE})
     try:
         with pytest.raises(WouldDeadlock, match="caller"):
             acquire(pair.mine)
     finally:
-        caller_holds([])
+        caller_holds({})
 
 
 def test_a_task_does_not_block_its_siblings_loop(pair: Pair) -> None:
