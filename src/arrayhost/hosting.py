@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from arrayhost.client import session as sessions
-from arrayhost.client.array import HostedArray, proxy_of
-from arrayhost.client.links import Lease, Source
+from arrayhost.client.array import HostedArray
+from arrayhost.client.links import Lease, MappedSource, Source
+from arrayhost.client.mapped import proxy_of
 from arrayhost.client.object import HostedObject, bind
 from arrayhost.errors import NoHostError, StaleProxyError
 from arrayhost.evaluation.operands import map_nested
@@ -106,7 +107,7 @@ class LocalLink:
             source = self._sources.get(array.ident)
             if source is None:
                 store.grant(array.ident, LOCAL_HOLDER)
-                source = Source(self, array.ident, array.guard, array.mapping)
+                source = MappedSource(self, array.ident, array.guard, array.mapping)
                 source.count[0] = 1
                 self._sources[array.ident] = source
         return proxy_of(source, referent.layout)

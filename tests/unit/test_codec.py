@@ -154,6 +154,15 @@ def test_arrays(array: np.ndarray, order: str) -> None:
     assert result.flags.f_contiguous == array.flags.f_contiguous or not array.flags.forc
 
 
+@pytest.mark.parametrize("n", [2, 50])
+@pytest.mark.parametrize("axes", [(0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)])
+def test_arrays_keep_their_order_in_memory(n: int, axes: tuple[int, ...]) -> None:
+    array = np.arange(60 * n * n).reshape(3 * n, 4 * n, 5).transpose(axes)
+    assert_same(travel(array), array)
+    assert travel(array).strides == array.strides
+    assert travel(array[::-2, 1:]).strides == array[::-2, 1:].copy("K").strides
+
+
 def test_large_buffers_travel_beside_the_message() -> None:
     large, small = np.zeros(ATTACH_FROM, np.uint8), np.zeros(ATTACH_FROM - 1, np.uint8)
     encoder = Encoder(nothing, allow_pickle=False)
@@ -305,6 +314,10 @@ ARRAY = codecs.INLINE_ARRAY
         (ARRAY, ["<f8", [-1], "C", bytes(16)]),
         (ARRAY, ["<f8", [2**62, 2**62], "C", b""]),
         (ARRAY, ["<f8", [2.0], "C", bytes(16)]),
+        (ARRAY, ["<f8", [2, 1], "K", bytes(16)]),
+        (ARRAY, ["<f8", [2, 1], [0, 0], bytes(16)]),
+        (ARRAY, ["<f8", [2, 1], [1], bytes(16)]),
+        (ARRAY, ["<f8", [2, 1], [0, "1"], bytes(16)]),
         (ARRAY, ["<f8", [2], "X", bytes(16)]),
         (ARRAY, ["nonsense", [2], "C", bytes(16)]),
         (ARRAY, [1]),

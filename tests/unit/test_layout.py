@@ -116,3 +116,29 @@ def test_dtypes_that_hold_pointers_are_refused(dtype: np.dtype) -> None:
         check_mappable(dtype)
     with pytest.raises(UnsupportedDTypeError):
         Layout(0, (1,), (dtype.itemsize,), dtype).check(1000)
+
+
+@given(
+    hnp.arrays("i2", hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)).flatmap(
+        lambda array: st.tuples(st.just(array), hnp.basic_indices(array.shape, allow_newaxis=True))
+    )
+)
+def test_a_basic_index_selects_the_place_that_numpy_selects(drawn: tuple[np.ndarray, object]) -> None:
+    array, index = drawn
+    origin = array.__array_interface__["data"][0]
+    layout = Layout(0, array.shape, array.strides, array.dtype)
+    part = layout.indexed(index)
+    expected = array[index]  # type: ignore[index]
+    if not isinstance(expected, np.ndarray):
+        assert part is None
+        return
+    assert part is not None
+    assert (part.shape, part.strides) == (expected.shape, expected.strides)
+    assert not expected.size or part.offset == expected.__array_interface__["data"][0] - origin
+    part.check(array.nbytes)
+    assert part.phantom().flags.c_contiguous == expected.flags.c_contiguous
+
+
+@pytest.mark.parametrize("index", [True, [0], "a", 1.5, 9, (0, 0, 0), (..., ...), slice(1.5), slice(None, None, 0)])
+def test_other_indices_are_left_to_numpy(index: object) -> None:
+    assert Layout.contiguous((2, 3), "f8").indexed(index) is None

@@ -1,4 +1,4 @@
-"""What a proxy needs from wherever its host is: the link's contract, and the mapped arrays that links hand out."""
+"""What a proxy needs from wherever its host is: the link's contract, and the arrays that links hand out."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import weakref
 from typing import TYPE_CHECKING, Any, Protocol
 
 from arrayhost.core.handles import ArrayHandle
+from arrayhost.errors import UnsupportedError
+from arrayhost.sync.guards import current_owner
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,9 +18,9 @@ if TYPE_CHECKING:
     from arrayhost.core.layout import Layout
     from arrayhost.evaluation.operations import Operation
     from arrayhost.memory.segments import Mapping as SegmentMapping
-    from arrayhost.sync.guards import Guard
+    from arrayhost.sync.guards import Guard, Hold
 
-__all__ = ["Lease", "Link", "Source"]
+__all__ = ["Lease", "Link", "MappedSource", "Source"]
 
 
 class Link(Protocol):
@@ -82,27 +84,74 @@ class Lease:
 
 
 class Source(Lease):
-    """One hosted array as this process has it mapped; all proxies of the array and its views share it.
+    """One hosted array as this process knows it; all proxies of the array and its views share it.
+
+    By itself it has no memory: proxies of it send everything to the host.
+
+    Attributes
+    ----------
+    slot, generation : int
+        The array's row of the host's control table, and which of the row's successive arrays it is.
+    segment_bytes : int
+    whole : Layout or None
+        The whole array's place, where this process has learned it.
+    """
+
+    __slots__ = ("generation", "segment_bytes", "slot", "whole")
+
+    def __init__(self, link: Link, ident: int, slot: int, generation: int, segment_bytes: int) -> None:
+        super().__init__(link, ident)
+        self.slot = slot
+        self.generation = generation
+        self.segment_bytes = segment_bytes
+        self.whole: Layout | None = None
+
+    def handle_for(self, layout: Layout) -> ArrayHandle:
+        """Name a view of this array."""
+        return ArrayHandle(self.ident, self.slot, self.generation, self.segment_bytes, layout)
+
+    def hold(self) -> Hold | None:
+        """Return the hold that the calling thread or task has on the array's lock, if it has one in this process."""
+        return None
+
+    def reach(self) -> MappedSource:
+        """Return the array as it is mapped in this process, for sections.
+
+        Raises
+        ------
+        UnsupportedError
+            It is not.
+        """
+        raise UnsupportedError(
+            f"a section is direct access to memory, and this process has not mapped the arrays of {self.link.address}; "
+            "use writes that the host carries out, such as a[i:j] += 1"
+        )
+
+
+class MappedSource(Source):
+    """One hosted array as this process has it mapped.
 
     Attributes
     ----------
     guard : Guard
     mapping : SegmentMapping
-    whole : Layout or None
-        The whole array's place, where this process has learned it.
     """
 
-    __slots__ = ("guard", "mapping", "whole")
+    __slots__ = ("guard", "mapping")
 
     def __init__(self, link: Link, ident: int, guard: Guard, mapping: SegmentMapping) -> None:
-        super().__init__(link, ident)
+        super().__init__(link, ident, guard.slot, guard.generation, mapping.n_bytes)
         self.guard = guard
         self.mapping = mapping
-        self.whole: Layout | None = None
 
-    def handle_for(self, layout: Layout) -> ArrayHandle:
-        """Name a view of this array."""
-        return ArrayHandle(self.ident, self.guard.slot, self.guard.generation, self.mapping.n_bytes, layout)
+    def hold(self) -> Hold | None:
+        """Return the hold that the calling thread or task has on the array's lock, if it has one in this process."""
+        guard = self.guard
+        return guard.holds(current_owner()) if guard.exclusive is not None or guard.shared else None
+
+    def reach(self) -> MappedSource:
+        """Return the array as it is mapped in this process, for sections."""
+        return self
 
 
 def _release(link: Link, ident: int, count: list[int]) -> None:

@@ -10,7 +10,7 @@ from arrayhost.core.handles import ObjectHandle
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from arrayhost.client.links import Lease
+    from arrayhost.client.links import Lease, Link
 
 __all__ = ["HostedObject"]
 
@@ -159,8 +159,10 @@ def _from_handle(address: str, host_id: bytes, parts: Any, proxytype: Any) -> Ho
     return bind(link.attach_object(handle), handle, proxytype)
 
 
-def _handle(proxy: HostedObject) -> ObjectHandle:
-    return proxy._arrayhost_handle
+def _handle(proxy: HostedObject, link: Link, *, by_value: bool) -> ObjectHandle | None:
+    """What stands for an object in a request: its handle, or None for its pickle if another host owns it."""
+    own = proxy._arrayhost_lease.link.host_id == link.host_id
+    return proxy._arrayhost_handle if own else None
 
 
 sessions.register_proxies(ObjectHandle, _make, HostedObject, _handle)

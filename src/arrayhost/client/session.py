@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgpack
 import numpy as np
 
-from arrayhost.client.links import Lease, Source
+from arrayhost.client.links import Lease, MappedSource, Source
 from arrayhost.core.handles import ObjectHandle
 from arrayhost.errors import HostGoneError, ProtocolError, StaleProxyError
 from arrayhost.memory.control import ROW_WORDS, ControlTable
@@ -48,6 +48,9 @@ _IDENTS = struct.Struct("<Q")
 _DEFAULT_ERRORS = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
 # Settings that name an object of the caller's cannot travel; their conditions come back as warnings.
 _TRAVELLING = {"call": "warn", "print": "warn", "log": "warn"}
+
+# Code in the host uses what another host owns through a proxy of its own; an evaluation is given its values.
+_RUNNING_CODE = frozenset([Kind.CREATE, Kind.RUN, Kind.CALL])
 
 _links: dict[bytes, Link] = {}
 _by_address: dict[str, Session] = {}
@@ -255,7 +258,8 @@ class Session:
         Exception
             Whatever the host answers with.
         """
-        encoder = Encoder(_reference, allow_pickle=True)
+        by_value = kind not in _RUNNING_CODE
+        encoder = Encoder(lambda part: _reference(part, self, by_value=by_value), allow_pickle=True)
         return self._exchange(kind, encoder.encode(value), encoder.attachments, timeout=timeout)
 
     def _exchange(
@@ -368,7 +372,7 @@ class Session:
                 guard = Guard(self._table, self._files, array.slot, array.generation)
                 guard.check_current()
                 mapping = map_segment(segments[array.ident], array.segment_bytes)
-                source = Source(self, array.ident, guard, mapping)
+                source = MappedSource(self, array.ident, guard, mapping)
                 self.sources[array.ident] = source
                 self.leases.add(source)
             return source
@@ -586,11 +590,11 @@ def _no_proxies(*_: Any) -> Any:
 
 
 _proxy_makers: dict[type, Callable[[Any, Any], Any]] = {}
-_references: dict[type, Callable[[Any], Any]] = {}
+_references: dict[type, Callable[..., Any]] = {}
 
 
 def register_proxies(
-    handle_type: type, make: Callable[[Any, Any], Any], proxy_type: type, refer: Callable[[Any], Any]
+    handle_type: type, make: Callable[[Any, Any], Any], proxy_type: type, refer: Callable[..., Any]
 ) -> None:
     """Tell how proxies of one kind are made from handles, and what stands for them on the wire."""
     _proxy_makers[handle_type] = make
@@ -602,9 +606,9 @@ def make_proxy(origin: Any, what: Any) -> Any:
     return _proxy_makers[type(what)](origin, what)
 
 
-def _reference(value: Any) -> Any:
+def _reference(value: Any, link: Link, *, by_value: bool) -> Any:
     for kind in type(value).__mro__:
         refer = _references.get(kind)
         if refer is not None:
-            return refer(value)
+            return refer(value, link, by_value=by_value)
     return None

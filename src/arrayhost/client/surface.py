@@ -5,11 +5,15 @@ Nothing here knows how anything is evaluated; each name becomes an `Operation`.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from arrayhost.client.array import HostedArray, evaluate, proxy_of
+from arrayhost.client.array import HostedArray
+from arrayhost.client.evaluating import evaluate
+from arrayhost.client.mapped import MappedArray
+from arrayhost.client.unmapped import UnmappedArray
 from arrayhost.evaluation.operations import GET, METHOD, OPERATOR, SET, Operation
 
 if TYPE_CHECKING:
@@ -124,11 +128,18 @@ def _power(self: HostedArray, other: Any, modulus: Any = None) -> Any:
     return evaluate(Operation(OPERATOR, "pow"), (self, other), {})
 
 
-def _fact(name: str) -> property:
-    def get(self: HostedArray) -> Any:
+def _fact(name: str) -> tuple[property, property]:
+    """What no element tells, for both kinds of proxies."""
+
+    def from_view(self: MappedArray) -> Any:
         return getattr(self._view, name)
 
-    return property(get, doc=getattr(np.ndarray, name).__doc__)
+    def from_layout(self: UnmappedArray) -> Any:
+        return getattr(self._layout, name)
+
+    doc = getattr(np.ndarray, name).__doc__
+    put = _set_shape if name == "shape" else None
+    return property(from_view, put, doc=doc), property(from_layout, put, doc=doc)
 
 
 def _view(name: str, *, settable: bool) -> property:
@@ -143,16 +154,12 @@ def _view(name: str, *, settable: bool) -> property:
     return property(get, put if settable else None, doc=getattr(np.ndarray, name).__doc__)
 
 
-def _get_shape(self: HostedArray) -> tuple[int, ...]:
-    return self._view.shape
-
-
 def _set_shape(self: HostedArray, shape: Any) -> None:
     """Give this proxy another shape; other proxies of the array keep theirs, as other views of an ndarray do."""
-    reshaped = self.writer.view()
-    reshaped.shape = shape  # raises where a copy would be needed
-    other = self.viewed(reshaped)
-    self._view, self._layout, self._writer, self._reference = other._view, other._layout, None, None
+    layout = self.layout
+    form = layout.phantom()
+    form.shape = shape  # raises where a copy would be needed
+    self._become(self._with_layout(replace(layout, shape=form.shape, strides=form.strides)))
 
 
 def _get_base(self: HostedArray) -> HostedArray | None:
@@ -160,11 +167,11 @@ def _get_base(self: HostedArray) -> HostedArray | None:
     whole = self._source.whole
     if whole is None or self.layout.nbytes == whole.nbytes:
         return None
-    return proxy_of(self._source, whole)
+    return self._with_layout(whole)
 
 
 def _get_flags(self: HostedArray) -> Any:
-    return self.writer.flags
+    return self.writer.flags if self.mapped else self.layout.phantom().flags
 
 
 def _get_flat(self: HostedArray) -> HostedFlat:
@@ -210,14 +217,14 @@ def _install_all() -> None:
         if not name.startswith("_") and callable(attribute) and name not in _NOT_METHODS:
             _install(name, _method(name))
     for name in _FACTS:
-        setattr(HostedArray, name, _fact(name))
+        for kind, fact in zip((MappedArray, UnmappedArray), _fact(name), strict=True):
+            setattr(kind, name, fact)
     for name in _VIEWS:
         if hasattr(np.ndarray, name):
             setattr(HostedArray, name, _view(name, settable=name in ("real", "imag")))
     for name in ("ctypes", "data"):
         setattr(HostedArray, name, _get_live(name))
     properties = {
-        "shape": property(_get_shape, _set_shape, doc=np.ndarray.shape.__doc__),
         "flags": property(_get_flags, doc=np.ndarray.flags.__doc__),
         "flat": property(_get_flat, _set_flat, doc=np.ndarray.flat.__doc__),
         "base": property(_get_base, doc=_get_base.__doc__),

@@ -45,6 +45,77 @@ class Layout:
         """Bytes of the elements, as ``ndarray.nbytes``: repeated elements count each time."""
         return math.prod(self.shape) * self.dtype.itemsize
 
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one element."""
+        return self.dtype.itemsize
+
+    def phantom(self) -> npt.NDArray[Any]:
+        """Make an ndarray of this form without its memory: NumPy's answers to what no element tells (flags, shapes).
+
+        Reading or writing an element of it would be a fault.
+        """
+        element = np.empty(1, self.dtype)
+        form = np.lib.stride_tricks.as_strided(element, self.shape, self.strides)
+        if not self.writeable:
+            form.flags.writeable = False
+        return form
+
+    def indexed(self, index: Any) -> Layout | None:
+        """Place of the view that a basic index selects, as NumPy makes it.
+
+        Returns
+        -------
+        Layout or None
+            None where indexing would give an element or raise, and for other indices than integers, slices, ``...``
+            and None.
+        """
+        items = index if type(index) is tuple else (index,)
+        if not all(_is_plain(item) for item in items):
+            return None
+        n_ellipses = sum(item is ... for item in items)
+        n_given = sum(item is not None and item is not ... for item in items)
+        if n_ellipses > 1 or n_given > len(self.shape):
+            return None
+        offset, axis = self.offset, 0
+        shape: list[int] = []
+        strides: list[int] = []
+        for item in items if n_ellipses else (*items, ...):
+            if item is None:
+                shape.append(1)
+                strides.append(0)
+            elif item is ...:
+                end = axis + len(self.shape) - n_given
+                shape += self.shape[axis:end]
+                strides += self.strides[axis:end]
+                axis = end
+            elif type(item) is slice:
+                start, stop, step = item.indices(self.shape[axis])
+                n = len(range(start, stop, step))
+                offset += start * self.strides[axis] if n else 0
+                shape.append(n)
+                strides.append(step * self.strides[axis])
+                axis += 1
+            else:
+                n = self.shape[axis]
+                if not -n <= item < n:
+                    return None
+                offset += int(item) % n * self.strides[axis]
+                axis += 1
+        if not shape and not n_ellipses:
+            return None
+        return Layout(offset, tuple(shape), tuple(strides), self.dtype, self.writeable)
+
     def extent(self) -> tuple[int, int]:
         """First byte that the array touches and the one after its last, from the segment's start."""
         if 0 in self.shape:
@@ -95,6 +166,18 @@ class Layout:
             return cls(0, shape, tuple(int(s) for s in strides), dtype)
         backwards = np.cumprod((dtype.itemsize, *shape[:0:-1]), dtype=object) if shape else ()
         return cls(0, shape, tuple(int(s) for s in backwards)[::-1], dtype)
+
+
+_INTEGERS = frozenset([int, np.int64, np.intp])
+
+
+def _is_plain(item: Any) -> bool:
+    """Whether part of an index is an integer, None, an ellipsis, or a slice that `slice.indices` takes."""
+    kind = type(item)
+    if kind is slice:
+        parts = (item.start, item.stop, item.step)
+        return all(part is None or type(part) is int for part in parts) and item.step != 0
+    return item is None or item is ... or kind in _INTEGERS
 
 
 def check_mappable(dtype: np.dtype[Any]) -> None:

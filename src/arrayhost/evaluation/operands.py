@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["map_nested", "map_results"]
+LeafT = TypeVar("LeafT")
+
+__all__ = ["leaves", "map_nested", "map_results"]
 
 # A scalar or a text holds no array; asking these few types first makes the common case cheap.
 _LEAVES = frozenset([int, float, complex, bool, str, bytes, type(None), slice, type(...), np.ndarray, type, np.dtype])
@@ -49,6 +51,22 @@ def map_nested(value: Any, replace: Callable[[Any], Any]) -> Any:
 
 def _plain_slice(value: slice) -> bool:
     return all(part is None or type(part) is int for part in (value.start, value.stop, value.step))
+
+
+def leaves(args: Sequence[Any], kwargs: Mapping[str, Any], kind: type[LeafT]) -> list[LeafT]:
+    """Return every value of a kind in nested arguments, in order, as often as it occurs."""
+    found: list[LeafT] = []
+
+    def note(leaf: Any) -> Any:
+        if isinstance(leaf, kind):
+            found.append(leaf)
+        return leaf
+
+    for value in args:
+        map_nested(value, note)
+    for value in kwargs.values():
+        map_nested(value, note)
+    return found
 
 
 def map_results(result: Any, wrap: Callable[[np.ndarray[Any, Any]], Any]) -> Any:

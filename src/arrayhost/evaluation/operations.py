@@ -13,8 +13,8 @@ from arrayhost.errors import ProtocolError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["FUNCTION", "GET", "METHOD", "OPERATOR", "SET", "UFUNC", "Operation", "apply", "function_operation",
-           "ufunc_operation"]  # fmt: skip
+__all__ = ["FUNCTION", "GET", "HOSTED", "METHOD", "OPERATOR", "SET", "UFUNC", "Operation", "apply",
+           "function_operation", "ufunc_operation"]  # fmt: skip
 
 METHOD = "method"  # ndarray's own method: args[0].name(*args[1:])
 OPERATOR = "operator"  # operator.name(*args), so that both operands' special methods have their say
@@ -22,6 +22,7 @@ UFUNC = "ufunc"  # a ufunc's method: np.add.reduce(*args)
 FUNCTION = "function"  # a function that dispatches on its arguments
 GET = "get"  # an attribute of args[0]
 SET = "set"  # setattr(args[0], name, args[1])
+HOSTED = "hosted"  # what ndarray does not have: `arrayhost.evaluation.hosted`
 
 
 class Operation(NamedTuple):

@@ -17,7 +17,7 @@ from arrayhost.evaluation.tables import ALL, FIRST, live_operands
 from arrayhost.sync.guards import BUSY, OWNED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -61,7 +61,7 @@ def evaluate_read(
     operation: Operation,
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
-    as_operand: Callable[[Any], Operand | None],
+    operands: Sequence[Operand],
 ) -> Any:
     """Evaluate a read whose arguments may hold hosted arrays, at any depth.
 
@@ -70,8 +70,8 @@ def evaluate_read(
     operation : Operation
     args, kwargs
         Its arguments.
-    as_operand : callable
-        Returns the operand that an argument is, or None for one that is not hosted.
+    operands : sequence of Operand
+        The hosted arrays in them.
 
     Returns
     -------
@@ -83,32 +83,21 @@ def evaluate_read(
     Exception
         What NumPy raises; `TornArrayError`, `StaleProxyError`, `LockTimeoutError`.
     """
-    operands: list[Operand] = []
-
-    def note(leaf: Any) -> Any:
-        operand = as_operand(leaf)
-        if operand is not None:
-            operands.append(operand)
-            return operand
-        return leaf
-
-    args = [map_nested(arg, note) for arg in args]
-    kwargs = {key: map_nested(arg, note) for key, arg in kwargs.items()}
     mode = live_operands(operation, [operand.live.dtype for operand in operands])
     if mode == FIRST:
         lead = args[0] if args else next(iter(kwargs.values()), None)
         live = [operand for operand in operands if operand is lead]
         if not live and len(operands) == 1:
             # The array was passed by keyword, or inside a list: it is still the only one.
-            live = [] if args and operands[0] is not lead else operands
+            live = [] if args and operands[0] is not lead else list(operands)
     elif mode == ALL and _only_known_types(args, kwargs, operands):
-        live = operands
+        live = list(operands)
     else:
         live = []
     return _Reading(operation, args, kwargs, operands, live).run()
 
 
-def _only_known_types(args: Sequence[Any], kwargs: Mapping[str, Any], operands: list[Operand]) -> bool:
+def _only_known_types(args: Sequence[Any], kwargs: Mapping[str, Any], operands: Sequence[Operand]) -> bool:
     """Whether no argument is of a type that may run code of its own on the operands."""
     known = True
 
@@ -130,7 +119,7 @@ class _Reading:
         operation: Operation,
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
-        operands: list[Operand],
+        operands: Sequence[Operand],
         live: list[Operand],
     ) -> None:
         self.operation = operation

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from arrayhost.core.handles import Written
-from arrayhost.evaluation.operands import map_nested, map_results
-from arrayhost.evaluation.operations import FUNCTION, METHOD, OPERATOR, Operation, apply
+from arrayhost.evaluation.hosted import evaluate_hosted
+from arrayhost.evaluation.operands import leaves, map_nested, map_results
+from arrayhost.evaluation.operations import FUNCTION, HOSTED, METHOD, OPERATOR, Operation, apply
 from arrayhost.evaluation.reading import evaluate_read, snapshot
 from arrayhost.evaluation.tables import must_copy, written_arguments
 from arrayhost.host.store import Operand
@@ -45,9 +46,11 @@ def evaluate(operation: Operation, args: Sequence[Any], kwargs: Mapping[str, Any
     Exception
         What NumPy raises; `LockTimeoutError`, `WouldDeadlock`, `TornArrayError`, `HostMemoryError`.
     """
+    if operation.kind == HOSTED:
+        return evaluate_hosted(operation.name, args, kwargs)
     targets = [target for target in written_arguments(operation, args, kwargs) if isinstance(target, Operand)]
     if not targets:
-        return evaluate_read(operation, args, kwargs, _as_operand)
+        return evaluate_read(operation, args, kwargs, leaves(args, kwargs, Operand))
     return _Write(operation, args, kwargs, targets, timeout).run()
 
 
@@ -76,10 +79,6 @@ def _fails_early(target: Operand, value: Any) -> bool:
     if type(value) in (int, float, bool, complex):
         return target.live.dtype.kind in _NUMBERS
     return isinstance(value, (np.ndarray, np.generic)) and value.dtype == target.live.dtype
-
-
-def _as_operand(leaf: Any) -> Operand | None:
-    return leaf if isinstance(leaf, Operand) else None
 
 
 class _Write:
@@ -141,15 +140,8 @@ class _Write:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[list[Hold]]:
         """Hold every operand's lock, in the order of the slots: exclusive for targets, shared for sources."""
-        modes: dict[int, tuple[Operand, int]] = {}
-
-        def note(leaf: Any) -> Any:
-            if isinstance(leaf, Operand):
-                modes.setdefault(leaf.guard.slot, (leaf, SHARED))
-            return leaf
-
-        for value in [*self.args, *self.kwargs.values()]:
-            map_nested(value, note)
+        sources = leaves(self.args, self.kwargs, Operand)
+        modes = {operand.guard.slot: (operand, SHARED) for operand in reversed(sources)}
         for target in self.targets:
             modes[target.guard.slot] = (target, EXCLUSIVE)
         holds: list[Hold] = []

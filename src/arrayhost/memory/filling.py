@@ -25,8 +25,9 @@ def view_of(memory: npt.NDArray[np.uint8], layout: Layout) -> npt.NDArray[Any]:
 
 def layout_of(view: npt.NDArray[Any], mapping: Mapping) -> Layout:
     """Describe an ndarray that lies in a mapping."""
-    offset = view.__array_interface__["data"][0] - mapping.address if view.size else 0
-    return Layout(offset, view.shape, view.strides, view.dtype, view.flags.writeable)
+    # Not from `view.flags`: asking these of what `np.broadcast_arrays` returns is a warning.
+    address, read_only = view.__array_interface__["data"]
+    return Layout(address - mapping.address if view.size else 0, view.shape, view.strides, view.dtype, not read_only)
 
 
 def filled_segment(

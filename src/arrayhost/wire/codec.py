@@ -227,19 +227,36 @@ class Codec:
 def _encode_array(encoder: Encoder, array: npt.NDArray[Any], *, writeable: bool = True) -> Any:
     if array.dtype.hasobject or array.dtype.kind == "T":
         return encoder.pickled(array)
-    order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
+    order = _memory_order(array)
     about = [dtype_to_wire(array.dtype), list(array.shape), order, writeable]
+    straight = array.transpose(order) if isinstance(order, list) else array
     if array.nbytes < ATTACH_FROM:
-        return encoder.nested(INLINE_ARRAY, [*about, array.tobytes(order)])  # type: ignore[arg-type]
-    encoder.attachments.append(array)
+        letter: Any = order if isinstance(order, str) else "C"
+        return encoder.nested(INLINE_ARRAY, [*about, straight.tobytes(letter)])
+    encoder.attachments.append(straight)
     return encoder.nested(ATTACHED_ARRAY, [*about, len(encoder.attachments) - 1])
 
 
-def _shaped(buffer: Any, dtype_wire: Any, shape: Any, order: str) -> npt.NDArray[Any]:
+def _memory_order(array: npt.NDArray[Any]) -> str | list[int]:
+    """Order in memory that a copy with ``order="K"`` has: C, F, or the axes from the slowest to the fastest."""
+    if array.flags.c_contiguous:
+        return "C"
+    if array.flags.f_contiguous:
+        return "F"
+    axes = sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis]))
+    return "C" if axes == sorted(axes) else axes
+
+
+def _shaped(buffer: Any, dtype_wire: Any, shape: Any, order: Any) -> npt.NDArray[Any]:
     dtype = dtype_from_wire(dtype_wire)
     check_mappable(dtype)
-    if not all(type(n) is int for n in shape) or order not in ("C", "F"):
+    if not all(type(n) is int for n in shape):
         raise ProtocolError("no shape")
+    if isinstance(order, list) and sorted(order) == list(range(len(shape))):
+        straight = _shaped(buffer, dtype_wire, [shape[axis] for axis in order], "C")
+        return straight.transpose(np.argsort(order))
+    if order not in ("C", "F"):
+        raise ProtocolError("no order")
     layout = Layout.contiguous(tuple(shape), dtype, order)
     layout.check(len(buffer))
     return np.ndarray(layout.shape, dtype, buffer, 0, layout.strides)

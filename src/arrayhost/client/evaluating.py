@@ -1,0 +1,178 @@
+"""Where an operation on proxies is evaluated: reads where the memory is mapped, the rest in the host."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from arrayhost.core.handles import Written
+from arrayhost.errors import WouldDeadlock
+from arrayhost.evaluation.operands import leaves, map_nested
+from arrayhost.evaluation.operations import apply
+from arrayhost.evaluation.reading import evaluate_read
+from arrayhost.evaluation.tables import written_arguments
+from arrayhost.sync.filelocks import EXCLUSIVE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy.typing as npt
+
+    from arrayhost.client.links import Source
+    from arrayhost.core.layout import Layout
+    from arrayhost.evaluation.operations import Operation
+    from arrayhost.memory.segments import Mapping as SegmentMapping
+    from arrayhost.sync.guards import Guard, Hold
+
+__all__ = ["ArrayProxy", "evaluate", "evaluate_in_host"]
+
+
+class ArrayProxy:
+    """What evaluation has to know of a proxy of an array, mapped or not.
+
+    Attributes
+    ----------
+    mapped : bool
+        Whether reads are evaluated in this process.
+    """
+
+    __slots__ = ("__weakref__", "_source")
+    mapped: ClassVar[bool]
+    _source: Source
+
+    @property
+    def layout(self) -> Layout:
+        """Where the view lies in its segment."""
+        raise NotImplementedError  # each kind's own
+
+    @property
+    def on_host(self) -> ArrayProxy:
+        """The same view, evaluated in the host."""
+        raise NotImplementedError  # each kind's own
+
+    def _private_copy(self) -> npt.NDArray[Any]:
+        """Copy the elements consistently, in their own memory order."""
+        raise NotImplementedError  # each kind's own
+
+    # -- an operand of `evaluation.reading`, where this process has mapped the array -------------------------------
+
+    @property
+    def guard(self) -> Guard:
+        """The array's lock and sequence word in this process."""
+        return self._source.reach().guard
+
+    @property
+    def mapping(self) -> SegmentMapping:
+        """The mapping, in this process, of the array's segment."""
+        return self._source.reach().mapping
+
+    @property
+    def live(self) -> npt.NDArray[Any]:
+        """The memory itself, as a read-only ndarray that changes when somebody writes."""
+        raise NotImplementedError  # each kind's own
+
+    @property
+    def writer(self) -> npt.NDArray[Any]:
+        """The memory itself, writeable where NumPy's own view would be. For this package's use, under a lock."""
+        raise NotImplementedError  # each kind's own
+
+    def viewed(self, view: npt.NDArray[Any]) -> ArrayProxy:
+        """Make the proxy of a view of the same memory, writeable as `view` is."""
+        raise NotImplementedError  # each kind's own
+
+    def locked_copy(self) -> npt.NDArray[Any]:
+        """Copy the array under its shared lock, taken by the host. Cost: one round trip."""
+        raise NotImplementedError  # each kind's own
+
+
+def evaluate(operation: Operation, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """Evaluate an operation on proxies: reads here if all of them are mapped, everything else in a host.
+
+    Returns
+    -------
+    object
+        What NumPy returns: views of hosted memory as proxies, targets of a write as the proxies that were passed. A
+        view is an `on_host` proxy if one of the operands was.
+    """
+    operands = leaves(args, kwargs, ArrayProxy)
+    targets = [target for target in written_arguments(operation, args, kwargs) if isinstance(target, ArrayProxy)]
+    # Whoever is inside a section evaluates here: the host would wait for the section to end.
+    away = [operand for operand in operands if not operand.mapped and operand._source.hold() is None]
+    if not targets:
+        if not away:
+            return evaluate_read(operation, args, kwargs, operands)
+        return _ask(operation, args, kwargs, away[0], targets)
+    holds = [target._source.hold() for target in targets]
+    if any(holds):
+        return _write_direct(operation, args, kwargs, targets, holds)
+    return _ask(operation, args, kwargs, targets[0], targets)
+
+
+def evaluate_in_host(operation: Operation, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """Evaluate in the host of the first argument, unless this thread holds a lock that the host would wait for."""
+    proxy = args[0]
+    if proxy._source.hold() is not None:
+        return evaluate(operation, args, kwargs)
+    targets = [target for target in written_arguments(operation, args, kwargs) if isinstance(target, ArrayProxy)]
+    return _ask(operation, args, kwargs, proxy, targets)
+
+
+def _ask(
+    operation: Operation,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    proxy: ArrayProxy,
+    targets: Sequence[ArrayProxy],
+) -> Any:
+    """Have a proxy's host evaluate."""
+    result = proxy._source.link.evaluate(operation, args, kwargs)
+
+    def received(leaf: Any) -> Any:
+        if isinstance(leaf, Written):
+            return targets[leaf.number]
+        if isinstance(leaf, ArrayProxy) and not proxy.mapped:
+            return leaf.on_host
+        return leaf
+
+    return map_nested(result, received)
+
+
+def _write_direct(
+    operation: Operation,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    targets: list[ArrayProxy],
+    holds: Sequence[Hold | None],
+) -> Any:
+    """Write to arrays whose lock this thread holds."""
+    if not all(hold is not None and hold.mode == EXCLUSIVE for hold in holds):
+        raise WouldDeadlock(
+            "this thread is inside a.read() on an array that is to be written, or holds only some of the arrays: "
+            "open a.write(), or arrayhost.locked(a, b, ...) for all of them"
+        )
+    memory: dict[int, Any] = {id(target): target.writer for target in targets}
+
+    def substitute(leaf: Any) -> Any:
+        if not isinstance(leaf, ArrayProxy):
+            return leaf
+        if id(leaf) not in memory:
+            hold = leaf._source.hold()
+            exclusive = hold is not None and hold.mode == EXCLUSIVE
+            memory[id(leaf)] = leaf.live if exclusive else leaf._private_copy()
+        return memory[id(leaf)]
+
+    real_args = [map_nested(arg, substitute) for arg in args]
+    real_kwargs = {key: map_nested(arg, substitute) for key, arg in kwargs.items()}
+    begun: list[Hold] = []
+    try:
+        for hold in holds:
+            if hold is not None:
+                hold.begin_write()
+                begun.append(hold)
+        result = apply(operation, real_args, real_kwargs)
+    finally:
+        for hold in begun:
+            hold.end_write()
+    for target in targets:
+        if result is memory[id(target)]:
+            return target
+    return result

@@ -1,0 +1,211 @@
+"""`MappedArray`: a proxy that reads the array where this process has mapped it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from arrayhost.client import session as sessions
+from arrayhost.client.array import HostedArray
+from arrayhost.client.evaluating import evaluate
+from arrayhost.client.links import MappedSource
+from arrayhost.client.unmapped import UnmappedArray
+from arrayhost.core.layout import Layout
+from arrayhost.errors import HostGoneError
+from arrayhost.evaluation.hosted import state
+from arrayhost.evaluation.operations import OPERATOR, Operation
+from arrayhost.evaluation.reading import snapshot
+from arrayhost.memory.control import GENERATION, ORDERED_STORES, TORN, VERSION
+from arrayhost.memory.filling import layout_of, view_of
+from arrayhost.sync.guards import OWNED
+from arrayhost.wire.codec import pack_handle, unpack_handle
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy.typing as npt
+
+    from arrayhost.client.links import Source
+    from arrayhost.sync.guards import Guard
+
+__all__ = ["MappedArray", "proxy_of"]
+
+_PLAIN_INDEX = frozenset([int, slice, type(None), type(...), np.int64, np.intp])
+_GET_ITEM = Operation(OPERATOR, "getitem")
+
+
+class MappedArray(HostedArray):
+    """A proxy whose reads are evaluated in this process, on mapped memory."""
+
+    __slots__ = ("_base", "_view", "_words", "_writer")
+    mapped = True
+
+    _source: MappedSource
+    _view: npt.NDArray[Any]
+    _words: memoryview
+    _base: int
+    _writer: npt.NDArray[Any] | None
+
+    # -- an operand of reads ---------------------------------------------------------------------------------------
+
+    @property
+    def guard(self) -> Guard:
+        """The array's lock and sequence word in this process."""
+        return self._source.guard
+
+    @property
+    def live(self) -> npt.NDArray[Any]:
+        """The memory itself, as a read-only ndarray that changes when somebody writes."""
+        return self._view
+
+    @property
+    def writer(self) -> npt.NDArray[Any]:
+        """The memory itself, writeable where NumPy's own view would be. For this package's use, under a lock."""
+        if self._writer is None:
+            self._writer = view_of(self._source.mapping.writer, self.layout)
+        return self._writer
+
+    @property
+    def layout(self) -> Layout:
+        """Where the view lies in its segment."""
+        if self._layout is None:
+            # Left open only for parts of a writeable view, which are writeable themselves.
+            self._layout = replace(layout_of(self._view, self._source.mapping), writeable=True)
+        return self._layout
+
+    def viewed(self, view: npt.NDArray[Any]) -> MappedArray:
+        """Make the proxy of a view of the same memory, writeable as `view` is."""
+        return self._with_layout(layout_of(view, self._source.mapping))
+
+    def _with_layout(self, layout: Layout) -> MappedArray:
+        return _new(self._source, view_of(self._source.mapping.reader, layout), layout)
+
+    def _become(self, other: HostedArray) -> None:
+        super()._become(other)
+        self._view, self._writer = other.live, None
+
+    @property
+    def on_host(self) -> UnmappedArray:
+        """The same view, with every operation evaluated in the host."""
+        return UnmappedArray.of(self._source, self.layout)
+
+    def _part(self, view: npt.NDArray[Any]) -> MappedArray:
+        """Make the proxy of a part of this view, writeable as this is."""
+        layout = self._layout
+        if layout is not None and not layout.writeable:
+            return _new(self._source, view, layout_of(view, self._source.mapping))
+        return _new(self._source, view, None)
+
+    def locked_copy(self) -> npt.NDArray[Any]:
+        """Copy the array under its shared lock, taken by the host. Cost: one round trip."""
+        try:
+            copy = self._source.link.snapshot(self)
+        except HostGoneError:
+            # Without a host nobody else judges what a dead writer left, so this process does.
+            with self.read() as x:
+                return x.copy("K")
+        return copy if copy.flags.writeable else copy.copy("K")
+
+    # -- items -----------------------------------------------------------------------------------------------------
+
+    def __getitem__(self, index: Any) -> Any:
+        kind = type(index)
+        if kind in _PLAIN_INDEX or (kind is tuple and _PLAIN_INDEX.issuperset(map(type, index))):
+            words, base = self._words, self._base
+            version = words[base + VERSION]
+            if (
+                not version & 1
+                and ORDERED_STORES
+                and not words[base + TORN]
+                and words[base + GENERATION] == self._source.guard.generation
+            ):
+                result = self._view[index]
+                if type(result) is np.ndarray:
+                    return self._part(result)
+                if type(result) is np.void:
+                    result = result.copy()
+                if words[base + VERSION] == version:
+                    return result
+        return evaluate(_GET_ITEM, (self, index), {})
+
+    def _shows_same(self, index: Any, other: HostedArray) -> bool:
+        if not (type(index) in _PLAIN_INDEX or (type(index) is tuple and _PLAIN_INDEX.issuperset(map(type, index)))):
+            return False
+        mine = self._view[index]
+        theirs = other.live
+        return (
+            type(mine) is np.ndarray
+            and mine.__array_interface__["data"] == theirs.__array_interface__["data"]
+            and mine.shape == theirs.shape
+            and mine.strides == theirs.strides
+            and mine.dtype == theirs.dtype
+        )
+
+    def _iterated(self) -> Iterator[Any]:
+        return (self[i] for i in range(len(self._view)))
+
+    # -- copies and state ------------------------------------------------------------------------------------------
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        if dtype is not None and np.dtype(dtype) != self._view.dtype:
+            if copy is False:
+                raise ValueError(
+                    "Unable to avoid copy while creating an array as requested: the hosted array's dtype is "
+                    f"{self._view.dtype} and {np.dtype(dtype)} was asked for"
+                )
+            return self._private_copy().astype(dtype, copy=False)
+        if copy:
+            return self._private_copy()
+        guard = self._source.guard
+        if guard.exclusive is None or guard.stamp() != OWNED:
+            guard.check_current()
+            guard.check_whole()
+        return self._view.view()
+
+    def _private_copy(self) -> npt.NDArray[Any]:
+        return snapshot(self)
+
+    @property
+    def version(self) -> int:
+        """Grows with each completed write to the array, through whatever view. Cost: no round trip."""
+        return self._source.guard.version
+
+    def _state(self) -> list[Any]:
+        return state(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        source = self._source
+        source.export()
+        packed = pack_handle(source.handle_for(self.layout))
+        return _from_handle, (source.link.address, source.link.host_id, packed)
+
+
+def _new(source: MappedSource, view: npt.NDArray[Any], layout: Layout | None) -> MappedArray:
+    proxy = object.__new__(MappedArray)
+    proxy._source = source
+    proxy._view = view
+    guard = source.guard
+    proxy._words = guard.words
+    proxy._base = guard.base
+    proxy._reference = None
+    proxy._writer = None
+    proxy._layout = layout
+    return proxy
+
+
+def proxy_of(source: Source, layout: Layout) -> HostedArray:
+    """Make the proxy of a view, given its place: mapped if the array is."""
+    if isinstance(source, MappedSource):
+        return _new(source, view_of(source.mapping.reader, layout), layout)
+    return UnmappedArray.of(source, layout)
+
+
+def _from_handle(address: str, host_id: bytes, packed: bytes) -> HostedArray:
+    """Unpickle: find or make the way to the host, and map the array."""
+    link: Any = sessions.find_link(address, host_id)
+    return proxy_of(link.attach(packed), unpack_handle(packed).layout)
+
+
+sessions.register_proxies(Layout, proxy_of, HostedArray, HostedArray.reference)

@@ -1,0 +1,54 @@
+"""What can be asked of a hosted array that ndarray does not have; evaluated where its lock and memory are at hand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from arrayhost.errors import ProtocolError
+from arrayhost.memory.control import TORN_PID, VERSION
+from arrayhost.sync.filelocks import EXCLUSIVE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from arrayhost.evaluation.reading import Operand
+
+__all__ = ["evaluate_hosted", "recover", "state"]
+
+
+def state(operand: Operand) -> list[Any]:
+    """Return an array's row of the control table: the fields of `arrayhost.ArrayStatistics`, in order."""
+    guard = operand.guard
+    words, base = guard.words, guard.base
+    writing = bool(words[base + VERSION] & 1)
+    return [
+        guard.slot, guard.generation, guard.version, writing, guard.torn, words[base + TORN_PID], guard.writer_pid,
+    ]  # fmt: skip
+
+
+def recover(operand: Operand, timeout: float) -> None:
+    """Take back an array's torn mark, under its exclusive lock."""
+    guard = operand.guard
+    hold = guard.acquire(EXCLUSIVE, timeout, "exclusive lock")
+    try:
+        guard.mend()
+    finally:
+        hold.release()
+
+
+_FUNCTIONS: dict[str, Callable[..., Any]] = {"state": state, "recover": recover}
+
+
+def evaluate_hosted(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """Evaluate one of the functions above, by name.
+
+    Raises
+    ------
+    ProtocolError
+        There is none of that name.
+    """
+    try:
+        function = _FUNCTIONS[name]
+    except KeyError:
+        raise ProtocolError(f"hosted arrays have no operation {name[:100]!r}") from None
+    return function(*args, **kwargs)
