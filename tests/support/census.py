@@ -161,8 +161,14 @@ def _shm_files() -> frozenset[str]:
 
 
 def _is_held_elsewhere(path: str) -> bool:
-    """True if a process that is not below this one has `path` open or mapped: then it is another program's."""
+    """True if another program's: a process that is not below this one has `path` open or mapped, or its id in the name.
+
+    The name tells before and after the file is mapped, as long as its maker lives.
+    """
     ours = {os.getpid(), *(info.pid for info in descendants())}
+    named = {int(digits) for digits in re.findall(r"\d+", os.path.basename(path)) if len(digits) < 8}
+    if any(os.path.exists(f"/proc/{pid}") for pid in named - ours):
+        return True
     for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()):
         if pid in ours:
             continue
