@@ -12,6 +12,7 @@ import numpy as np
 
 from arrayhost.client.array import HostedArray
 from arrayhost.client.evaluating import evaluate
+from arrayhost.client.libraries import METHODS as LIBRARY_METHODS
 from arrayhost.client.mapped import MappedArray
 from arrayhost.client.unmapped import UnmappedArray
 from arrayhost.evaluation.operations import GET, METHOD, OPERATOR, SET, Operation
@@ -230,7 +231,7 @@ def _install_all() -> None:
         "base": property(_get_base, doc=_get_base.__doc__),
         "device": property(lambda self: "cpu", doc="``'cpu'``, as ndarray's."),
     }
-    for name, attribute in properties.items():
+    for name, attribute in {**properties, **LIBRARY_METHODS}.items():
         setattr(HostedArray, name, attribute)
 
 
