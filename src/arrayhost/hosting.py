@@ -75,6 +75,7 @@ class LocalLink:
         self.closed = False
         self._service: Service | None = None
         self._sources: weakref.WeakValueDictionary[int, Source] = weakref.WeakValueDictionary()
+        self._leases: weakref.WeakSet[Lease] = weakref.WeakSet()
         self._lock = threading.RLock()
 
     def serve_for(self, server: Server) -> None:
@@ -89,6 +90,17 @@ class LocalLink:
             raise NoHostError("this host is not serving yet")
         return self._service
 
+    def after_fork_in_child(self) -> None:
+        """Hand everything over to a session with the host, which the child is not.
+
+        Its copy of the store looks alive, and using that would write over rows of the real one.
+        """
+        service, self._service = self._service, None
+        self.closed = True
+        if service is not None:
+            store = service.store
+            sessions.take_over(self.address, self.host_id, store.table, store.files, list(self._leases))
+
     @property
     def lock_timeout(self) -> float:
         """Seconds that a lock is waited for by default."""
@@ -101,7 +113,7 @@ class LocalLink:
         store = self.service.store
         if isinstance(referent, ObjectReferent):
             store.grant(referent.ident, LOCAL_HOLDER)
-            return bind(self.lease_object(referent.handle), referent.handle)
+            return bind(self._lease_object(referent.handle), referent.handle)
         array = referent.referent
         with self._lock:
             source = self._sources.get(array.ident)
@@ -169,9 +181,9 @@ class LocalLink:
         """Lease an object that was named by a pickled handle."""
         self.service.store.find_object(handle.ident)
         self.service.store.grant(handle.ident, LOCAL_HOLDER)
-        return self.lease_object(handle)
+        return self._lease_object(handle)
 
-    def lease_object(self, handle: ObjectHandle) -> Lease:
+    def _lease_object(self, handle: ObjectHandle) -> Lease:
         """Count a lease that has been granted."""
         lease = Lease(self, handle.ident)
         lease.count[0] = 1
@@ -183,10 +195,14 @@ class LocalLink:
         with store.lock:
             store.leases.export(ident, time.monotonic())
 
-    def released(self, ident: int, count: int) -> None:
-        """Give leases back; from finalizers."""
-        if self._service is not None:
-            self._service.release_soon(ident, count)
+    def watch(self, lease: Lease) -> None:
+        """Give back what `lease` counts when it dies."""
+        self._leases.add(lease)
+        weakref.finalize(lease, self._released, lease.ident, lease.count).atexit = False
+
+    def _released(self, ident: int, count: list[int]) -> None:
+        if self._service is not None and count[0]:
+            self._service.release_soon(ident, count[0])
 
 
 _current: LocalLink | None = None
@@ -262,6 +278,16 @@ def run_host(
     answer.send(server.address)
     answer.close()
     server.serve_forever()
+
+
+def _after_fork_in_child() -> None:
+    global _current
+    if _current is not None:
+        _current.after_fork_in_child()
+        _current = None
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def process_began(pid: int) -> str:

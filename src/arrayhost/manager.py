@@ -161,23 +161,29 @@ class ArrayManager:
             name=f"{type(self).__name__}-host",
         )
         try:
-            host.start()
-            writer.close()
-            answer = reader.recv() if reader.poll(_START_TIMEOUT) else None
-        except EOFError:
-            answer = None
-        finally:
-            writer.close()
-            reader.close()
-        if not isinstance(answer, str):
-            host.terminate()
-            host.join(self._shutdown_timeout)
+            try:
+                host.start()
+                writer.close()
+                answer = reader.recv() if reader.poll(_START_TIMEOUT) else None
+            except EOFError:
+                answer = None
+            finally:
+                writer.close()
+                reader.close()
             if isinstance(answer, BaseException):
                 raise answer
-            raise HostGoneError(f"the host ended while it started (exit status {host.exitcode}); see its output above")
+            if answer is None:
+                host.join(self._shutdown_timeout)
+                raise HostGoneError(
+                    f"the host ended while it started (exit status {host.exitcode}); see its output above"
+                )
+            self._session = session_for(answer)
+        except BaseException:
+            # Ctrl-C too: nobody else knows of this process.
+            _end_process(host, self._shutdown_timeout)
+            raise
         self._address = answer
         self._process = host
-        self._session = session_for(answer)
         self._state = "started"
         # At exit, too: a program that forgets shutdown() leaves no host behind.
         self.shutdown = util.Finalize(  # type: ignore[method-assign]  # as the standard library does
@@ -535,19 +541,25 @@ def _finalize_manager(host: Any, session: Session, timeout: float) -> None:
         with contextlib.suppress(ConnectionError, OSError):
             session.request(Kind.SHUTDOWN, None, timeout=timeout)
         host.join(timeout)
-        if host.is_alive():
-            host.terminate()
-            host.join(timeout)
-        if host.is_alive():
-            host.kill()
-            host.join()
-    host.close()
+    _end_process(host, timeout)
     session.close()
     address = session.address
     if not address.startswith("unix:@"):
         # A host that was killed could not remove its socket.
         with contextlib.suppress(FileNotFoundError):
             os.unlink(socket_name(address))
+
+
+def _end_process(host: Any, timeout: float) -> None:
+    """End a process that may have ended already, and let go of it."""
+    if host.is_alive():
+        host.terminate()
+        host.join(timeout)
+    if host.is_alive():
+        host.kill()
+    if host.pid is not None:
+        host.join()
+    host.close()
 
 
 def _normal_address(address: Any) -> str | None:

@@ -94,7 +94,8 @@ def kill_inside(manager: ArrayManager, kind: str = "write") -> int:
 
 
 def shared_memory_files() -> set[str]:
-    return set(os.listdir("/dev/shm"))
+    """Files of ours; other programs on the machine make some, too."""
+    return {name for name in os.listdir("/dev/shm") if "arrayhost" in name}
 
 
 def is_socket_left(address: str) -> bool:

@@ -44,9 +44,8 @@ class Pair:
         hold = self.theirs.acquire(EXCLUSIVE, 1.0, "lock")
         if writing:
             hold.begin_write()
-        self.files[1].give_back(SLOT, hold.fd)
         self.files[1].after_fork()  # closes the descriptions: the kernel frees the lock, as at a process's end
-        hold.fd = -1
+        hold.file = None
         hold.guard.exclusive = None
         guards._active.pop(id(hold))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from typing import TYPE_CHECKING, Any, Protocol
 
 from arrayhost.core.handles import ArrayHandle
@@ -53,8 +52,8 @@ class Link(Protocol):
     def export(self, ident: int) -> None:
         """Tell the host that a handle of the referent is being pickled."""
 
-    def released(self, ident: int, count: int) -> None:
-        """Give leases back; from finalizers, so without waiting or locking."""
+    def watch(self, lease: Lease) -> None:
+        """Give back what `lease` counts when it dies."""
 
 
 class Lease:
@@ -64,7 +63,7 @@ class Lease:
     ----------
     ident : int
     count : list of int
-        One number: leases granted so far. Shared with the finalizer, which must not know the object.
+        One number: leases granted so far. Shared with the link, which must not know the object.
     """
 
     __slots__ = ("__weakref__", "count", "exported", "ident", "link")
@@ -74,7 +73,7 @@ class Lease:
         self.ident = ident
         self.count = [0]
         self.exported = False
-        weakref.finalize(self, _release, link, ident, self.count).atexit = False
+        link.watch(self)
 
     def export(self) -> None:
         """Make sure that the referent outlives its leases for as long as a pickled handle may need."""
@@ -152,8 +151,3 @@ class MappedSource(Source):
     def reach(self) -> MappedSource:
         """Return the array as it is mapped in this process, for sections."""
         return self
-
-
-def _release(link: Link, ident: int, count: list[int]) -> None:
-    if count[0]:
-        link.released(ident, count[0])

@@ -148,10 +148,6 @@ def bind(lease: Lease, handle: ObjectHandle, proxytype: Any = None) -> HostedObj
     return proxy
 
 
-def _make(session: Any, handle: ObjectHandle) -> HostedObject:
-    return bind(session.lease_object(handle), handle)
-
-
 def _from_handle(address: str, host_id: bytes, parts: Any, proxytype: Any) -> HostedObject:
     """Unpickle: find or make the way to the host, and lease the object."""
     link: Any = sessions.find_link(address, host_id)
@@ -165,4 +161,4 @@ def _handle(proxy: HostedObject, link: Link, *, by_value: bool) -> ObjectHandle 
     return proxy._arrayhost_handle if own else None
 
 
-sessions.register_proxies(ObjectHandle, _make, HostedObject, _handle)
+sessions.register_proxies(ObjectHandle, bind, HostedObject, _handle)

@@ -3,18 +3,25 @@
 A session has one socket on which it tells the host of its leases, and one for each thread that makes requests. The
 host knows from the first that the process lives; nothing is ever answered there, so that finalizers can write to it
 without waiting.
+
+An interrupt, or a signal handler that makes requests of its own, may strike at any instruction. A connection is
+therefore taken out while it is used, and put back only after a whole exchange: whatever went wrong in between, no later
+request finds it.
 """
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import os
 import select
 import socket
 import struct
+import sys
 import threading
+import time
 import weakref
-from typing import TYPE_CHECKING, Any, cast
+from collections import deque
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import msgpack
 import numpy as np
@@ -55,7 +62,8 @@ _RUNNING_CODE = frozenset([Kind.CREATE, Kind.RUN, Kind.CALL])
 _links: dict[bytes, Link] = {}
 _by_address: dict[str, Session] = {}
 _all_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
-_registry_lock = threading.Lock()
+# Taken after a session's own lock where both are needed.
+_registry_lock = threading.RLock()
 _n_round_trips = 0
 
 
@@ -79,6 +87,43 @@ class _Local(threading.local):
     connection: _Connection | None = None
 
 
+class _LeaseEnd(weakref.ref[Lease]):
+    """A reference to a lease that goes to the outbox when the lease dies.
+
+    C code puts it there, so that neither an interrupt nor a lock can be in the way.
+    """
+
+    __slots__ = ("count", "ident", "number")
+
+    count: list[int]
+    ident: int
+    number: int
+
+    def __new__(cls, lease: Lease, number: int, outbox: deque[Any]) -> Self:
+        """Watch a lease; `number` tells its end from all else that is told."""
+        self = super().__new__(cls, lease, outbox.append)
+        self.number, self.ident, self.count = number, lease.ident, lease.count
+        return self
+
+    def __init__(self, *_: object) -> None:
+        """Everything is set already; the reference itself takes no more arguments."""
+
+    def frame(self) -> bytes:
+        """What gives the leases back; nothing if there are none."""
+        count = self.count[0]
+        return _told(self.number, Kind.RELEASE, [[self.ident, count]]) if count else b""
+
+
+def _told(number: int, kind: Kind, body: Any) -> bytes:
+    return pack_frame(kind, number & 0xFFFFFFFF, msgpack.packb(body))
+
+
+def _count(lease: Lease, counted: list[int]) -> None:
+    """Count a lease that an answer granted, and note that it was. No interrupt can come between the two."""
+    lease.count[0] += 1
+    counted.append(lease.ident)
+
+
 class Session:
     """A process's link to one host.
 
@@ -99,14 +144,18 @@ class Session:
         self.host_id = b""
         self.lock_timeout = 60.0
         self.sources: weakref.WeakValueDictionary[int, Source] = weakref.WeakValueDictionary()
-        self.leases: weakref.WeakSet[Lease] = weakref.WeakSet()
         self.closed = False
         self._authkey = authkey
         self._ident = b""
         self._lock = threading.RLock()
         self._local = _Local()
         self._channel: socket.socket | None = None
-        self._unsent: list[bytes] = []
+        self._outbox: deque[bytes | _LeaseEnd] = deque()
+        self._numbers = itertools.count(1)
+        self._ends: dict[int, tuple[_LeaseEnd, weakref.ref[Lease]]] = {}
+        # Reentrant: the collector may run a finalizer that tells something while something is told.
+        self._telling = threading.RLock()
+        self._is_telling = False
         self._table: ControlTable | None = None
         self._files: LockFiles | None = None
         self._n_connections = 0
@@ -140,7 +189,7 @@ class Session:
                 raise
             self._ident = ident
             self._channel = stream.socket
-            if self.leases:
+            if self._leases():
                 self._claim_inherited()
         register_link(self)
 
@@ -173,29 +222,28 @@ class Session:
             close_all(message.fds)
         self.host_id, self.lock_timeout = host_id, lock_timeout
 
+    def _leases(self) -> list[Lease]:
+        """The living leases of this process."""
+        found = [end() for end, _ in list(self._ends.values())]
+        return [lease for lease in found if lease is not None]
+
     def _claim_inherited(self) -> None:
         """In a forked child: lease what the parent had, and let go of the pipe that kept it."""
-        leases = {lease.ident: lease for lease in list(self.leases)}
-        missing = set(self.request(Kind.CLAIM, sorted(leases)))
-        for ident, lease in leases.items():
+        leases = self._leases()
+        missing = set(self.request(Kind.CLAIM, [lease.ident for lease in leases]))
+        for lease in leases:
             # The pipe held it, so nothing can be missing unless the host itself ended it.
-            lease.count[0] = 0 if ident in missing else 1
+            lease.count[0] = 0 if lease.ident in missing else 1
         self._close_fork_pipes()
 
-    def _connection(self) -> _Connection:
-        connection = self._local.connection
-        if connection is None:
-            with self._lock:
-                self.open()
-                connection = self._local.connection
-                if connection is not None:
-                    return connection
-                self._n_connections += 1
-                number = self._n_connections
-            stream, _ = self._hello("calls", self._ident, number)
-            connection = _Connection(stream, number)
-            self._connections.add(connection)
-            self._local.connection = connection
+    def _connect(self) -> _Connection:
+        """Make a connection for the calling thread."""
+        with self._lock:
+            self._n_connections += 1
+            number = self._n_connections
+        stream, _ = self._hello("calls", self._ident, number)
+        connection = _Connection(stream, number)
+        self._connections.add(connection)
         return connection
 
     def close(self) -> None:
@@ -269,12 +317,18 @@ class Session:
         attachments: Sequence[npt.NDArray[Any]] = (),
         *,
         timeout: float | None = None,
-        resolve: Callable[[Any, dict[int, int]], Any] | None = None,
+        resolve: Callable[[Any, dict[int, int], list[int]], Any] | None = None,
     ) -> Any:
         global _n_round_trips
-        connection = self._connection()
+        local = self._local
+        if local.connection is None:
+            self.open()
+            local = self._local
+        connection = local.connection or self._connect()
+        local.connection = None
         connection.sequence = sequence = connection.sequence + 1
         stream = connection.stream
+        counted: list[int] = []
         try:
             if timeout is not None:
                 stream.socket.settimeout(timeout)
@@ -287,36 +341,38 @@ class Session:
             if timeout is not None:
                 stream.socket.settimeout(None)
             _n_round_trips += 1
-            if message.kind == Kind.DONE:
-                return None
-            return self._result(message, resolve or self._resolve)
+            result = None if message.kind == Kind.DONE else self._result(message, resolve or self._resolve, counted)
         except BaseException as error:
-            if not isinstance(error, Exception) or isinstance(error, (HostGoneError, ProtocolError, OSError)):
-                # Interrupted or broken: a reply that still comes would be taken for the next one's.
-                self._drop_connection(connection, sequence)
+            if isinstance(error, Exception) and not isinstance(error, (HostGoneError, ProtocolError, OSError)):
+                local.connection = connection  # an answer like any other
+            else:
+                self._abandon(connection, sequence, counted)
                 if isinstance(error, HostGoneError):
                     self.retire_if_ended()
             raise
+        local.connection = connection
+        return result
 
-    def _drop_connection(self, connection: _Connection, sequence: int) -> None:
-        if self._local.connection is connection:
-            self._local.connection = None
-        self._tell(Kind.ABANDON, [connection.number, sequence])
+    def _abandon(self, connection: _Connection, sequence: int, counted: list[int]) -> None:
+        """Give an exchange up: the host takes back what its answer granted and was not counted here."""
         connection.stream.close()
+        self._tell(Kind.ABANDON, [connection.number, sequence, counted])
 
-    def _result(self, message: Message, resolve: Callable[[Any, dict[int, int]], Any]) -> Any:
+    def _result(
+        self, message: Message, resolve: Callable[[Any, dict[int, int], list[int]], Any], counted: list[int]
+    ) -> Any:
         body = message.body
-        if message.kind == Kind.ERROR:
-            codec = Codec(_no_proxies, message.attachments, allow_pickle=True)
-            raise failures.rebuild(codec.decode(body), allow_pickle=True)
-        if message.kind != Kind.RESULT:
-            raise ProtocolError(f"a {Kind(message.kind).name} frame as an answer")
         try:
+            if message.kind == Kind.ERROR:
+                codec = Codec(_no_proxies, message.attachments, allow_pickle=True)
+                raise failures.rebuild(codec.decode(body), allow_pickle=True)
+            if message.kind != Kind.RESULT:
+                raise ProtocolError(f"a {Kind(message.kind).name} frame as an answer")
             n_segments = body[0]
             start = 1 + _IDENTS.size * n_segments
             idents = [ident for (ident,) in _IDENTS.iter_unpack(body[1:start])]
             segments = dict(zip(idents, message.fds[len(message.attachments) :], strict=True))
-            codec = Codec(lambda handle: resolve(handle, segments), message.attachments, allow_pickle=True)
+            codec = Codec(lambda handle: resolve(handle, segments, counted), message.attachments, allow_pickle=True)
             value, warned = codec.decode(body[start:])
         finally:
             close_all(message.fds)
@@ -324,14 +380,17 @@ class Session:
             failures.warn_caller(category, text)
         return value
 
-    def _resolve(self, handle: bytes | ObjectHandle, segments: dict[int, int]) -> Any:
+    def _resolve(self, handle: bytes | ObjectHandle, segments: dict[int, int], counted: list[int]) -> Any:
         """Make the proxy that a handle in a reply stands for; the reply granted a lease with it."""
         if isinstance(handle, ObjectHandle):
-            return make_proxy(self, handle)
-        array = unpack_handle(handle)
-        source = self._find_source(array, segments) or self.attach(handle)
-        source.count[0] += 1
-        return make_proxy(source, array.layout)
+            lease = Lease(self, handle.ident)
+            proxy = make_proxy(lease, handle)
+        else:
+            array = unpack_handle(handle)
+            lease = source = self._find_source(array, segments) or self.attach(handle)
+            proxy = make_proxy(source, array.layout)
+        _count(lease, counted)
+        return proxy
 
     # -- arrays --------------------------------------------------------------------------------------------------
 
@@ -353,11 +412,11 @@ class Session:
         if source is not None:
             return source
 
-        def resolve(handle: bytes, segments: dict[int, int]) -> Source:
+        def resolve(handle: bytes, segments: dict[int, int], counted: list[int]) -> Source:
             found = self._find_source(array, segments)
             if found is None:
                 raise ProtocolError(f"the host sent no segment for array {array.ident}")
-            found.count[0] += 1
+            _count(found, counted)
             return found
 
         return cast("Source", self._exchange(Kind.ATTACH, packed, resolve=resolve))
@@ -374,7 +433,6 @@ class Session:
                 mapping = map_segment(segments[array.ident], array.segment_bytes)
                 source = MappedSource(self, array.ident, guard, mapping)
                 self.sources[array.ident] = source
-                self.leases.add(source)
             return source
 
     def context(self) -> dict[str, Any] | None:
@@ -414,44 +472,70 @@ class Session:
         StaleProxyError
             It has been freed.
         """
-        if self.request(Kind.CLAIM, [handle.ident]):
+        lease = Lease(self, handle.ident)
+        missing = self.request(Kind.CLAIM, [handle.ident])
+        lease.count[0] = 0 if missing else 1
+        if missing:
             raise StaleProxyError(
                 f"object {handle.ident} ({handle.typeid}) is not hosted any more: its last lease and the grace of its "
                 "handles ended"
             )
-        return self.lease_object(handle)
-
-    def lease_object(self, handle: ObjectHandle) -> Lease:
-        """Count a lease that the host has granted with a handle."""
-        lease = Lease(self, handle.ident)
-        lease.count[0] = 1
-        self.leases.add(lease)
         return lease
+
+    def watch(self, lease: Lease) -> None:
+        """Give back what `lease` counts when it dies."""
+        number = next(self._numbers)
+        # Callbacks run from the latest reference to the first: it is in the outbox when `_lease_died` looks.
+        prompt = weakref.ref(lease, self._lease_died)
+        self._ends[number] = (_LeaseEnd(lease, number, self._outbox), prompt)
+
+    def _lease_died(self, _: Any, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        if not is_finalizing():
+            self._send_outbox()
 
     def export(self, ident: int) -> None:
         """Tell the host that a handle of the referent is being pickled. Cost: one message, no answer awaited."""
         self.open()
         self._tell(Kind.EXPORT, [ident])
 
-    def released(self, ident: int, count: int) -> None:
-        """Give leases back. Called by finalizers: one non-blocking send, no lock."""
-        self._tell(Kind.RELEASE, [[ident, count]])
-
     def _tell(self, kind: Kind, body: Any) -> None:
         """Send on the lease channel without waiting; what does not fit goes with the next message."""
-        channel = self._channel
-        if channel is None:
-            return
-        self._unsent.append(pack_frame(kind, 0, msgpack.packb(body)))
-        with contextlib.suppress(OSError):  # full: kept for later; broken: the host has dropped all leases anyway
-            while self._unsent:
-                frame = self._unsent.pop(0)
-                try:
-                    # Far below the size up to which a socket takes a message whole or not at all.
-                    channel.send(frame, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-                except BlockingIOError:
-                    self._unsent.insert(0, frame)
-                    raise
+        self._outbox.append(_told(next(self._numbers), kind, body))
+        self._send_outbox()
+
+    def _send_outbox(self) -> None:
+        """Send what the lease channel takes at once, in order, from one thread at a time.
+
+        An entry is taken out after it was sent: an interrupt in between sends it again, and the host knows it by its
+        number.
+        """
+        outbox = self._outbox
+        with self._telling:
+            if self._is_telling:  # a finalizer, in the middle of the loop below
+                return
+            try:
+                self._is_telling = True
+                while outbox:
+                    entry = outbox[0]
+                    if not self._sent(entry if isinstance(entry, bytes) else entry.frame()):
+                        return
+                    outbox.popleft()
+                    if not isinstance(entry, bytes):
+                        self._ends.pop(entry.number, None)
+            finally:
+                self._is_telling = False
+
+    def _sent(self, frame: bytes) -> bool:
+        """Send one frame without waiting; False if the socket is full."""
+        if self._channel is not None and frame:
+            try:
+                # Far below the size up to which a socket takes a message whole or not at all.
+                self._channel.send(frame, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            except BlockingIOError:
+                return False
+            except OSError:
+                pass  # the host is gone, and all leases with it
+        return True
 
     # -- fork ----------------------------------------------------------------------------------------------------
 
@@ -459,13 +543,11 @@ class Session:
         """Have the host keep all leases for the child until its end of a new pipe closes."""
         self._new_pipe = -1
         channel = self._channel
-        if channel is None or not self.leases:
+        if channel is None or not self._ends:
             return
         reader, self._new_pipe = os.pipe2(os.O_CLOEXEC)
         try:
-            frame = pack_frame(Kind.FORK_GUARD, 0, msgpack.packb(None), 1)
-            select.select([], [channel], [], 1.0)
-            socket.send_fds(channel, [frame], [reader], socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            _send_waiting(channel, pack_frame(Kind.FORK_GUARD, 0, msgpack.packb(None), 1), reader)
         except OSError:
             pass  # the host is gone: nothing to keep
         finally:
@@ -480,15 +562,18 @@ class Session:
     def after_fork_in_child(self) -> None:
         """Let go of the parent's sockets, or its death would go unnoticed; connect anew on the first request."""
         self._lock = threading.RLock()
-        self._unsent = []
+        self._telling = threading.RLock()
+        self._is_telling = False
+        self._outbox.clear()
         if self._new_pipe >= 0:
             self._fork_pipes.append(self._new_pipe)
             self._new_pipe = -1
         pipes, self._fork_pipes = self._fork_pipes, []
         self._disconnect()
         self._fork_pipes = pipes
-        for lease in list(self.leases):
-            lease.count[0] = 0
+        for end, _ in list(self._ends.values()):
+            end.count[0] = 0
+        for lease in self._leases():
             lease.exported = False
 
     def _close_fork_pipes(self) -> None:
@@ -513,6 +598,7 @@ def session_for(address: str, authkey: bytes | None = None) -> Session:
         other.retire_if_ended()
     with _registry_lock:
         session = _by_address.get(address)
+    spare = None
     if session is None or (authkey is not None and session._authkey != authkey):
         session = Session(address, authkey)
         session.open()
@@ -520,13 +606,27 @@ def session_for(address: str, authkey: bytes | None = None) -> Session:
             known = _links.get(session.host_id)
             if isinstance(known, Session) and not known.closed and known is not session:
                 # The same host was reached before. Two sessions would map its arrays twice.
-                session.closed = True
-                session._disconnect()
-                session = known
+                spare, session = session, known
             _by_address[address] = session
             _links[session.host_id] = session
+    if spare is not None:
+        spare.closed = True
+        spare._disconnect()
     session.open()
     return session
+
+
+def take_over(address: str, host_id: bytes, table: ControlTable, files: LockFiles, leases: Sequence[Lease]) -> None:
+    """In a process that was forked from a host: make a session the way to that host for the proxies inherited."""
+    session = Session(address)
+    session.host_id, session._table, session._files = host_id, table, files
+    for lease in leases:
+        lease.link, lease.count, lease.exported = session, [0], False
+        session.watch(lease)
+        if isinstance(lease, MappedSource):
+            session.sources[lease.ident] = lease
+    with _registry_lock:
+        _links[host_id] = _by_address[address] = session
 
 
 def register_link(link: Link) -> None:
@@ -561,22 +661,47 @@ def forget_sessions() -> None:
         _by_address.clear()
 
 
+# The sessions that were prepared for the fork under way.
+_forking: list[Session] = []
+
+
 def _before_fork() -> None:
+    # No other thread is then making a connection or a mapping, which the child would inherit half done.
+    for session in sorted(_all_sessions, key=id):
+        session._lock.acquire()
+        _forking.append(session)
     _registry_lock.acquire()
-    for session in list(_all_sessions):
+    for session in _forking:
         session.before_fork()
 
 
 def _after_fork_in_parent() -> None:
-    for session in list(_all_sessions):
-        session.after_fork_in_parent()
     _registry_lock.release()
+    while _forking:
+        session = _forking.pop()
+        session.after_fork_in_parent()
+        session._lock.release()
 
 
 def _after_fork_in_child() -> None:
+    global _registry_lock
+    _registry_lock = threading.RLock()
+    _forking.clear()
     for session in list(_all_sessions):
         session.after_fork_in_child()
-    _registry_lock.release()
+
+
+def _send_waiting(channel: socket.socket, frame: bytes, fd: int, seconds: float = 5.0) -> None:
+    """Send a frame with a descriptor on a socket that may be full; give up in the end rather than never return."""
+    poll = select.poll()
+    poll.register(channel, select.POLLOUT)
+    deadline = time.monotonic() + seconds
+    while poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+        try:
+            socket.send_fds(channel, [frame], [fd], socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            continue
+        return
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

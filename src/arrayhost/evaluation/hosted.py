@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from arrayhost.errors import ProtocolError
 from arrayhost.memory.control import TORN_PID, VERSION
-from arrayhost.sync.filelocks import EXCLUSIVE
+from arrayhost.sync.sections import ArrayLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,11 +29,8 @@ def state(operand: Operand) -> list[Any]:
 def recover(operand: Operand, timeout: float) -> None:
     """Take back an array's torn mark, under its exclusive lock."""
     guard = operand.guard
-    hold = guard.acquire(EXCLUSIVE, timeout, "exclusive lock")
-    try:
+    with ArrayLock(guard, timeout):
         guard.mend()
-    finally:
-        hold.release()
 
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {"state": state, "recover": recover}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import struct
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from arrayhost.wire.frames import Kind
 from arrayhost.wire.streams import close_all
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator
+    from collections.abc import Callable, Hashable, Iterable, Iterator
 
     from arrayhost.core.handles import ObjectHandle
     from arrayhost.host.server import Server
@@ -50,7 +51,7 @@ class CallConnection:
         self._holder = holder
         self._granted: list[int] = []
         self._sequence = -1
-        self._abandoned = -1
+        self._abandoned: tuple[int, list[int]] = (-1, [])
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
@@ -68,16 +69,24 @@ class CallConnection:
         finally:
             self._stream.close()
 
-    def abandon(self, sequence: int) -> None:
-        """Take back what the reply to an interrupted request granted, or will grant."""
-        self._abandoned = sequence
-        if self._sequence == sequence:
-            self._revoke()
+    def hang_up(self) -> None:
+        """Close this process's end."""
+        self._stream.close()
 
-    def _revoke(self) -> None:
+    def abandon(self, sequence: int, counted: list[int]) -> None:
+        """Take back what the answer to an interrupted request granted, or will grant, and its client did not count."""
+        self._abandoned = (sequence, list(counted))
+        if self._sequence == sequence:
+            self._revoke(counted)
+
+    def _revoke(self, counted: Iterable[int] = ()) -> None:
         granted, self._granted = self._granted, []
+        kept = Counter(counted)
         for ident in granted:
-            self._store.release(ident, self._holder)
+            if kept[ident]:
+                kept[ident] -= 1
+            else:
+                self._store.release(ident, self._holder)
 
     def _answer(self, message: Message) -> None:
         self._granted = []
@@ -101,8 +110,8 @@ class CallConnection:
                 )
             self._sequence = message.sequence
             self._stream.send(kind, message.sequence, body, attachments, fds)
-            if self._abandoned == message.sequence:
-                self._revoke()
+            if self._abandoned[0] == message.sequence:
+                self._revoke(self._abandoned[1])
         except BaseException:
             self._revoke()
             raise
@@ -112,6 +121,8 @@ class CallConnection:
             if message.kind in _MAKING:
                 self._store.drop_holder(making)
                 self._service.flush_released()
+            if message.kind == Kind.SHUTDOWN:
+                self._server.stop()
 
     def _encode_result(self, result: Any, fds: list[int], *, map_again: bool) -> tuple[int, bytes, list[Any]]:
         warned = reports.collected_warnings()
@@ -217,6 +228,7 @@ class CallConnection:
         for ident in self._decode(message, self._operand):
             try:
                 self._store.grant(ident, self._holder)
+                self._granted.append(ident)
             except ReferenceError:
                 missing.append(ident)
         return missing
@@ -247,7 +259,7 @@ class CallConnection:
         return self._store.describe_objects()
 
     def _shutdown(self, message: Message, making: Hashable) -> None:
-        self._server.stop_after_reply()
+        """Nothing to do before the answer is on its way."""
 
 
 def _no_reference(value: Any) -> None:

@@ -15,6 +15,7 @@ import os
 import selectors
 import threading
 import time
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import msgpack
@@ -39,6 +40,8 @@ __all__ = ["Server"]
 
 log = logging.getLogger(__name__)
 
+_servers: weakref.WeakSet[Server] = weakref.WeakSet()
+
 # A peer that has not finished its hello by then is dropped.
 _HELLO_SECONDS = 5.0
 _MAX_PENDING = 256
@@ -62,6 +65,7 @@ class _Session:
         self.socket = sock
         self.decoder = decoder
         self.fds: list[int] = []
+        self.last_told = 0
         self.connections: dict[int, CallConnection] = {}
 
 
@@ -101,6 +105,7 @@ class Server:
         self._count_lock = threading.Lock()
         self._stopping = False
         self._parent_pidfd = parent_pidfd
+        _servers.add(self)
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -123,10 +128,6 @@ class Server:
         """End `serve_forever` soon."""
         self._stopping = True
         self.wake()
-
-    def stop_after_reply(self) -> None:
-        """As `stop`, leaving the calling thread the time to answer."""
-        threading.Timer(0.05, self.stop).start()
 
     def wake(self) -> None:
         """Make the loop look around."""
@@ -170,6 +171,16 @@ class Server:
         os.close(self._wake)
         if self._parent_pidfd is not None:
             os.close(self._parent_pidfd)
+
+    def after_fork_in_child(self) -> None:
+        """Let go of every socket: while the child had them open, nobody would notice the host's end."""
+        self._listener.close()
+        for pending in self._pending:
+            pending.socket.close()
+        for session in self._sessions.values():
+            session.socket.close()
+            for connection in session.connections.values():
+                connection.hang_up()
 
     def _parent_ended(self) -> None:
         log.info("the process that started this host has ended")
@@ -305,6 +316,9 @@ class Server:
         try:
             alive = receive_ready(session.socket, session.decoder, session.fds)
             while (frame := session.decoder.next_frame()) is not None:
+                if frame.sequence and frame.sequence == session.last_told:
+                    continue  # a client that was interrupted after it had sent this sends it again
+                session.last_told = frame.sequence
                 _LEASE_HANDLERS[frame.kind](self, session, msgpack.unpackb(frame.body))
         except (ProtocolError, KeyError, ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
             log.warning("a session sent something malformed and is dropped: %s", error)
@@ -348,10 +362,10 @@ class Server:
         self._selector.register(pipe, selectors.EVENT_READ, ended)
 
     def _abandon(self, session: _Session, body: Any) -> None:
-        number, sequence = body
+        number, sequence, counted = body
         connection = session.connections.pop(number, None)
         if connection is not None:
-            connection.abandon(sequence)
+            connection.abandon(sequence, counted)
 
 
 _LEASE_HANDLERS: dict[int, Callable[[Server, _Session, Any], None]] = {
@@ -360,3 +374,11 @@ _LEASE_HANDLERS: dict[int, Callable[[Server, _Session, Any], None]] = {
     int(Kind.FORK_GUARD): Server._fork_guard,
     int(Kind.ABANDON): Server._abandon,
 }
+
+
+def _after_fork_in_child() -> None:
+    for server in list(_servers):
+        server.after_fork_in_child()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -365,8 +365,8 @@ class Store:
         """Take an array's row back, if nobody is inside a section on it any more."""
         hold = Hold(guard, None, EXCLUSIVE)
         try:
-            hold.fd = self.files.take(guard.slot)
-            if not try_lock(hold.fd, guard.exclusive_bytes):
+            file = hold.file = self.files.take(guard.slot)
+            if not try_lock(file.fd, guard.exclusive_bytes):
                 return False
             words, base = self.table.words, guard.base
             words[base + GENERATION] = 0

@@ -3,6 +3,9 @@
 An open file description (OFD) *is* the lock's owner. Two threads on one OFD would not exclude each other and a forked
 child shares its parent's, so each acquisition takes an OFD of its own from a pool, and a child throws the inherited
 pool away. A lock file is never mapped: a mapping would keep the OFD, and with it the lock, alive after a close.
+
+Each OFD is owned by an object. Whatever an interrupt leaves half done, an OFD that nobody refers to any more is closed,
+and the kernel frees what was locked through it.
 """
 
 from __future__ import annotations
@@ -11,9 +14,14 @@ import errno
 import fcntl
 import os
 import struct
+import threading
 import weakref
+from typing import TYPE_CHECKING
 
-__all__ = ["EXCLUSIVE", "SHARED", "LockFiles", "lock_request", "try_lock", "unlock_request"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["EXCLUSIVE", "SHARED", "LockFiles", "OpenLockFile", "lock_request", "try_lock", "unlock_request"]
 
 EXCLUSIVE = fcntl.F_WRLCK
 SHARED = fcntl.F_RDLCK
@@ -24,6 +32,34 @@ _SETLK = fcntl.F_OFD_SETLK
 _fcntl = fcntl.fcntl
 
 _pools: weakref.WeakSet[LockFiles] = weakref.WeakSet()
+# Held while a file is opened and noted, and by whoever forks: a child could not close what nobody had noted yet, and
+# its copy would keep a lock that the parent took later, after the parent's death. Reentrant, because the collector may
+# run anybody's finalizer while it is held.
+_opening = threading.RLock()
+
+
+class OpenLockFile:
+    """One open file description of a lock file: the owner of at most one lock, which ends with it.
+
+    Attributes
+    ----------
+    fd : int
+        -1 once closed.
+    """
+
+    __slots__ = ("__weakref__", "fd")
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def close(self, close: Callable[[int], None] = os.close) -> None:
+        """Close it, and so free what is locked through it; safe to repeat."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            close(fd)
+
+    def __del__(self) -> None:
+        self.close()
 
 
 class LockFiles:
@@ -41,27 +77,29 @@ class LockFiles:
 
     def __init__(self, fds: list[int]) -> None:
         self._fds = fds
-        self._idle: list[list[int]] = [[] for _ in fds]
-        self._out: set[int] = set()
-        weakref.finalize(self, _close_all, fds, self._idle, self._out).atexit = False
+        self._idle: list[list[OpenLockFile]] = [[] for _ in fds]
+        self._all: weakref.WeakSet[OpenLockFile] = weakref.WeakSet()
+        weakref.finalize(self, _close_all, fds).atexit = False
         _pools.add(self)
 
-    def take(self, slot: int) -> int:
-        """Return a descriptor for locking `slot`, on an open file description that nobody else uses."""
+    def take(self, slot: int) -> OpenLockFile:
+        """Return an open lock file for locking `slot` that nobody else uses."""
         number = slot % len(self._fds)
         try:
-            fd = self._idle[number].pop()
+            return self._idle[number].pop()
         except IndexError:
-            # Through /proc: a dup would share the file description, and so the locks.
-            fd = os.open(f"/proc/self/fd/{self._fds[number]}", os.O_RDWR | os.O_CLOEXEC)
-        self._out.add(fd)
-        return fd
+            return self._open(number)
 
-    def give_back(self, slot: int, fd: int) -> None:
-        """Return an unlocked descriptor to the pool."""
-        if fd in self._out:
-            self._out.discard(fd)
-            self._idle[slot % len(self._fds)].append(fd)
+    def _open(self, number: int) -> OpenLockFile:
+        with _opening:
+            # Through /proc: a dup would share the file description, and so the locks.
+            file = OpenLockFile(os.open(f"/proc/self/fd/{self._fds[number]}", os.O_RDWR | os.O_CLOEXEC))
+            self._all.add(file)
+        return file
+
+    def give_back(self, slot: int, file: OpenLockFile) -> None:
+        """Return an unlocked file to the pool."""
+        self._idle[slot % len(self._fds)].append(file)
 
     def fds(self) -> list[int]:
         """Descriptors of the files themselves, to pass to another process."""
@@ -69,11 +107,10 @@ class LockFiles:
 
     def after_fork(self) -> None:
         """Forget the parent's locks; closing our copies does not free them, unlocking would."""
-        for fd in [*self._out, *(fd for idle in self._idle for fd in idle)]:
-            os.close(fd)
-        self._out.clear()
         for idle in self._idle:
             idle.clear()
+        for file in list(self._all):
+            file.close()
 
 
 def create_lock_files() -> LockFiles:
@@ -118,15 +155,24 @@ def blocking_mode(fd: int, request: bytes) -> int | None:
     return None if found == fcntl.F_UNLCK else found
 
 
-def _close_all(fds: list[int], idle: list[list[int]], out: set[int]) -> None:
-    for fd in [*fds, *(fd for some in idle for fd in some), *out]:
+def _close_all(fds: list[int]) -> None:
+    for fd in fds:
         os.close(fd)
-    out.clear()
+
+
+def _before_fork() -> None:
+    _opening.acquire()
+
+
+def _after_fork_in_parent() -> None:
+    _opening.release()
 
 
 def _after_fork_in_child() -> None:
+    global _opening
+    _opening = threading.RLock()
     for pool in list(_pools):
         pool.after_fork()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

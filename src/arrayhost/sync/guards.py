@@ -17,6 +17,7 @@ import os
 import sys
 import threading
 import time
+import weakref
 from _thread import get_ident
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -34,12 +35,13 @@ from arrayhost.memory.control import (
     WAITER_BEAT,
     WRITER_PID,
 )
-from arrayhost.sync.filelocks import EXCLUSIVE, SHARED, LockFiles, blocking_mode, lock_request, try_lock, unlock_request
+from arrayhost.sync.filelocks import EXCLUSIVE, SHARED, blocking_mode, lock_request, try_lock, unlock_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from arrayhost.memory.control import ControlTable
+    from arrayhost.sync.filelocks import LockFiles, OpenLockFile
 
 __all__ = ["BUSY", "OWNED", "Guard", "Hold", "caller_holds", "current_owner", "held_here"]
 
@@ -88,9 +90,12 @@ class Hold:
         `EXCLUSIVE` or `SHARED`.
     depth, write_depth : int
         Nested sections, and those among them that write.
+    nets : list of weakref.ref
+        One for each section that is open: should the section die without having been closed, as an interrupt at the
+        first instruction of its ``__exit__`` makes it, its level ends with it.
     """
 
-    __slots__ = ("depth", "fd", "guard", "mode", "on_fork", "owner", "write_depth")
+    __slots__ = ("depth", "file", "guard", "mode", "nets", "owner", "write_depth")
 
     def __init__(self, guard: Guard, owner: Any, mode: int) -> None:
         self.guard = guard
@@ -98,8 +103,8 @@ class Hold:
         self.mode = mode
         self.depth = 1
         self.write_depth = 0
-        self.fd = -1
-        self.on_fork: list[Callable[[], None]] = []
+        self.file: OpenLockFile | None = None
+        self.nets: list[weakref.ref[Any]] = []
 
     def begin_write(self) -> None:
         """Make the version odd: readers keep out until `end_write`."""
@@ -111,7 +116,7 @@ class Hold:
 
     def end_write(self) -> None:
         """Make the version even again."""
-        if self.write_depth == 1 and self.fd >= 0:
+        if self.write_depth == 1 and self.file is not None:
             guard = self.guard
             guard.words[guard.base + VERSION] += 1
         self.write_depth -= 1
@@ -123,10 +128,21 @@ class Hold:
             return
         self.free()
 
+    def watch(self, section: Any) -> weakref.ref[Any]:
+        """End one level when `section` dies; not if what is returned has been taken out of `nets` before."""
+        net = weakref.ref(section, self._died)
+        self.nets.append(net)
+        return net
+
+    def _died(self, net: weakref.ref[Any]) -> None:
+        if net in self.nets:
+            self.nets.remove(net)
+            self.release()
+
     def free(self) -> None:
         """Free the lock whatever the depth. Does nothing the second time, or in a forked child."""
-        fd = self.fd
-        if fd < 0:
+        file = self.file
+        if file is None:
             return
         guard = self.guard
         if guard.exclusive is self:
@@ -137,9 +153,11 @@ class Hold:
         elif self in guard.shared:
             guard.shared.remove(self)
         _active.pop(id(self), None)
-        try_lock(fd, guard.unlock_bytes)
-        self.fd = -1
-        guard.files.give_back(guard.slot, fd)
+        # Interrupted before this, the lock ends with its file, which ends with this object.
+        try_lock(file.fd, guard.unlock_bytes)
+        self.file = None
+        self.nets.clear()
+        guard.files.give_back(guard.slot, file)
 
 
 class Guard:
@@ -303,12 +321,13 @@ class Guard:
     def attempt(self, hold: Hold) -> bool:
         """Try once to lock; on success note the hold and look at what the last holder left."""
         words, base = self.words, self.base
-        if words[base + WAITER] and hold.fd < 0:
-            self._let_pass()
-        if hold.fd < 0:
-            hold.fd = self.files.take(self.slot)
+        file = hold.file
+        if file is None:
+            if words[base + WAITER]:
+                self._let_pass()
+            file = hold.file = self.files.take(self.slot)
         exclusive = hold.mode == EXCLUSIVE
-        if not try_lock(hold.fd, self.exclusive_bytes if exclusive else self.shared_bytes):
+        if not try_lock(file.fd, self.exclusive_bytes if exclusive else self.shared_bytes):
             return False
         if words[base + GENERATION] != self.generation:
             self.check_current()
@@ -325,8 +344,7 @@ class Guard:
 
     def abandon(self, hold: Hold) -> None:
         """Undo an acquisition that failed or was interrupted anywhere."""
-        if hold.fd >= 0:
-            hold.free()
+        hold.free()
 
     def waits(self, hold: Hold, timeout: float, what: str) -> Iterable[float]:
         """Yield the delays between attempts until `timeout` is over.
@@ -334,7 +352,7 @@ class Guard:
         Raises
         ------
         LockTimeoutError
-            In place of the delay that would be too late.
+            In place of the delay that would be too late, or when the program is ending because of an error.
         """
         words, base = self.words, self.base
         since = time.monotonic_ns()
@@ -343,8 +361,8 @@ class Guard:
         try:
             while True:
                 now = time.monotonic_ns()
-                if now >= deadline:
-                    raise LockTimeoutError(what, timeout, self._blocker_pid(hold))
+                if now >= deadline or _main_thread_failed():
+                    raise LockTimeoutError(what, min(timeout, (now - since) / 1e9), self._blocker_pid(hold))
                 if not words[base + WAITER] or now - words[base + WAITER_BEAT] > _BEAT_EXPIRES_NS:
                     words[base + WAITER] = since
                 if words[base + WAITER] == since:
@@ -358,7 +376,8 @@ class Guard:
     def _blocker_pid(self, hold: Hold) -> int:
         """Who is in the way of an acquisition, as far as the row tells."""
         request = self.exclusive_bytes if hold.mode == EXCLUSIVE else self.shared_bytes
-        field = READER_PID if blocking_mode(hold.fd, request) == SHARED else WRITER_PID
+        assert hold.file is not None
+        field = READER_PID if blocking_mode(hold.file.fd, request) == SHARED else WRITER_PID
         return self.words[self.base + field]
 
     def _let_pass(self) -> None:
@@ -430,6 +449,15 @@ def _caller_holds(slot: int, mode: int) -> bool:
     return held is not None and EXCLUSIVE in (held, mode)
 
 
+def _main_thread_failed() -> bool:
+    """Whether the main thread has ended by an exception, Ctrl-C say: Python then waits for all other threads.
+
+    One that waits for a lock would keep the interpreter for as long as its timeout. After an orderly end of the main
+    thread it may go on, as any thread may.
+    """
+    return not threading.main_thread().is_alive() and getattr(sys, "last_type", None) is not None
+
+
 def thread_of(owner: Any) -> Any:
     """The thread of an owner, which may be a task in it."""
     return owner[0] if isinstance(owner, tuple) else owner
@@ -440,18 +468,27 @@ def _after_fork_in_child() -> None:
     global _pid
     _pid = os.getpid()
     for hold in list(_active.values()):
-        hold.fd = -1
+        hold.file = None
         hold.guard.exclusive = None
         hold.guard.shared = []
-        for callback in hold.on_fork:
-            callback()
+        nets, hold.nets = hold.nets, []
+        for net in nets:
+            section = net()
+            if section is not None:
+                section.forked()
     _active.clear()
 
 
 def _free_at_exit() -> None:
-    """Free what is still held when the interpreter ends, as an interrupted section may be."""
+    """Free what is still held when the interpreter ends, as an interrupted section may be.
+
+    Not what another thread holds that still runs: a daemon thread may be in the middle of a write, and the kernel frees
+    its lock in a way that tells the next holder.
+    """
+    others = sys._current_frames().keys() - {get_ident()}
     for hold in list(_active.values()):
-        hold.free()
+        if thread_of(hold.owner) not in others:
+            hold.free()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

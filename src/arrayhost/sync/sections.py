@@ -2,7 +2,9 @@
 
 Ctrl-C may strike anywhere. Entry acquires inside a ``try``; what an interrupt leaves behind at the very first
 instruction of ``__exit__``, before any ``try`` of ours is active, ends when the section object dies, at the latest
-with the exception that is under way, or when the interpreter exits.
+with the exception that is under way, or when the interpreter exits. That is noticed by a weak reference which exists
+only while the section is open: a section that was closed dies without running any code of ours, which an interrupt
+could hit in turn and get lost in.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ ViewT = TypeVar("ViewT")
 class _Section:
     """What both kinds of section share: one hold at a time, entered as ``with`` or ``async with``."""
 
-    __slots__ = ("_guard", "_hold", "_make_view", "_timeout", "_view", "was_torn")
+    __slots__ = ("__weakref__", "_guard", "_hold", "_make_view", "_net", "_timeout", "_view", "was_torn")
     _mode = EXCLUSIVE
     _what = "exclusive lock"
 
@@ -40,12 +42,13 @@ class _Section:
         self._make_view = make_view
         self._timeout = timeout
         self._hold: Hold | None = None
+        self._net: Any = None
         self._view: npt.NDArray[Any] | None = None
         self.was_torn = False
 
     def __enter__(self) -> npt.NDArray[Any]:
+        self._refuse_second_entry()
         try:
-            self._refuse_second_entry()
             self._hold = self._guard.acquire(self._mode, self._timeout, self._what)
             return self._open()
         except BaseException:
@@ -61,10 +64,10 @@ class _Section:
     async def __aenter__(self) -> npt.NDArray[Any]:
         import asyncio
 
+        self._refuse_second_entry()
         guard = self._guard
         hold = None
         try:
-            self._refuse_second_entry()
             hold, nested = guard.prepare(self._mode, may_await=True)
             if not nested and not guard.attempt(hold):
                 for delay in guard.waits(hold, self._timeout, self._what):
@@ -82,10 +85,6 @@ class _Section:
     async def __aexit__(self, *exc_info: object) -> None:
         self._close()
 
-    def __del__(self) -> None:
-        if self._hold is not None:
-            self._close()
-
     def _refuse_second_entry(self) -> None:
         if self._hold is not None:
             raise RuntimeError("this section is already open; call a.write() or a.read() anew for each 'with'")
@@ -94,7 +93,24 @@ class _Section:
         raise NotImplementedError  # each kind's own
 
     def _close(self) -> None:
-        raise NotImplementedError  # each kind's own
+        """End the section; safe to repeat, so that one which was interrupted is done again."""
+        hold = self._hold
+        if hold is None:
+            return
+        self._end_view(hold)
+        hold.release()
+        self._hold = None
+        if self._net in hold.nets:
+            hold.nets.remove(self._net)
+
+    def _end_view(self, hold: Hold) -> None:
+        """What has to be done while the lock is still held."""
+
+    def forked(self) -> None:
+        """In a forked child: the lock is the parent's, so the memory is not the child's to write."""
+        if self._view is not None:
+            self._view.flags.writeable = False
+        self._view = self._hold = None
 
 
 class WriteSection(_Section):
@@ -120,32 +136,20 @@ class WriteSection(_Section):
         guard = self._guard
         hold = self._hold
         assert hold is not None
+        self._net = hold.watch(self)
         hold.begin_write()
         view = self._view = self._make_view()
-        hold.on_fork.append(self._forked)
         if guard.words[guard.base + TORN]:
             self.was_torn = True
             pid = guard.words[guard.base + TORN_PID]
             warnings.warn(TornArrayWarning(str(TornArrayError(pid))), stacklevel=3)
         return view
 
-    def _close(self) -> None:
-        view, hold = self._view, self._hold
+    def _end_view(self, hold: Hold) -> None:
+        view, self._view = self._view, None
         if view is not None:
-            self._view = None
             view.flags.writeable = False
-            if hold is not None:
-                hold.on_fork.remove(self._forked)
-                hold.end_write()
-        if hold is not None:
-            hold.release()
-            self._hold = None
-
-    def _forked(self) -> None:
-        """In a forked child: the lock is the parent's, so the memory is not the child's to write."""
-        if self._view is not None:
-            self._view.flags.writeable = False
-        self._view = self._hold = None
+            hold.end_write()
 
 
 class ReadSection(_Section):
@@ -165,15 +169,11 @@ class ReadSection(_Section):
 
     def _open(self) -> npt.NDArray[Any]:
         hold = self._hold
-        if hold is not None and hold.mode == SHARED:
+        assert hold is not None
+        self._net = hold.watch(self)
+        if hold.mode == SHARED:
             self._guard.check_whole()
         return self._make_view()
-
-    def _close(self) -> None:
-        hold = self._hold
-        if hold is not None:
-            hold.release()
-            self._hold = None
 
 
 class ArrayLock:
@@ -187,11 +187,12 @@ class ArrayLock:
     Cost: no round trip. Safety: any thread or process; the kernel frees it when its holder dies. Nests in one thread.
     """
 
-    __slots__ = ("_guard", "_timeout")
+    __slots__ = ("__weakref__", "_entered", "_guard", "_timeout")
 
     def __init__(self, guard: Guard, timeout: float) -> None:
         self._guard = guard
         self._timeout = timeout
+        self._entered: list[tuple[Hold, Any]] = []
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
         """Take the lock.
@@ -247,10 +248,24 @@ class ArrayLock:
         return self._guard.exclusive is not None
 
     def __enter__(self) -> bool:
-        return self.acquire()
+        # As a section: what an interrupt keeps from being released ends when this object dies.
+        hold = self._guard.acquire(EXCLUSIVE, self._timeout, "exclusive lock")
+        try:
+            self._entered.append((hold, hold.watch(self)))
+        except BaseException:
+            hold.release()
+            raise
+        return True
 
     def __exit__(self, *exc_info: object) -> None:
-        self.release()
+        hold, net = self._entered[-1]
+        hold.release()
+        if net in hold.nets:
+            hold.nets.remove(net)
+        self._entered.pop()
+
+    def forked(self) -> None:
+        """In a forked child: the lock is the parent's, and leaving the block here changes nothing."""
 
 
 class SectionGroup(Generic[ViewT]):

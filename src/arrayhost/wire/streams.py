@@ -7,6 +7,7 @@ import contextlib
 import os
 import socket
 import struct
+from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from arrayhost.errors import HostGoneError, NotAuthorizedError, ProtocolError
@@ -27,6 +28,7 @@ _ANCILLARY_BYTES = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
 # Plain numbers: the socket module's are enum members, whose operators cost a microsecond each.
 _TRUNCATED = int(socket.MSG_CTRUNC)
 _CREDENTIALS = struct.Struct("3i")
+_close = os.close
 LOCAL_PREFIX = "unix:"
 
 
@@ -209,9 +211,9 @@ def take_descriptors(ancillary: list[tuple[int, int, bytes]], fds: list[int]) ->
 
 def close_all(fds: list[int]) -> None:
     """Close descriptors and empty the list."""
-    while fds:
-        with contextlib.suppress(OSError):
-            os.close(fds.pop())
+    # All in C: between taking a number out of the list and closing it, an interrupt would lose it.
+    with contextlib.suppress(IndexError):
+        deque(map(_close, iter(fds.pop, None)), 0)
 
 
 def _with_descriptors(kind: int, sequence: int, body: bytes, n_fds: int, n_attachments: int, fds: list[int]) -> Message:
