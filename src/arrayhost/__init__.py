@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import arrayhost.client.surface  # noqa: F401  # gives HostedArray what ndarray has
-from arrayhost.client.array import ArrayStatistics, HostedArray, locked
+from arrayhost.client.array import HostedArray, locked
 from arrayhost.client.object import HostedObject
+from arrayhost.core.records import ArrayRecord, ArrayStatistics, HostStatistics
 from arrayhost.errors import (
     AccessError,
     ArgumentEncodingError,
@@ -19,6 +20,7 @@ from arrayhost.errors import (
     NotAuthorizedError,
     ProtocolError,
     ReferentError,
+    ReferentExistsError,
     ReferentNotFoundError,
     RemoteError,
     StaleProxyError,
@@ -38,9 +40,11 @@ __all__ = [
     "ArgumentEncodingError",
     "ArrayHostError",
     "ArrayManager",
+    "ArrayRecord",
     "ArrayStatistics",
     "HostGoneError",
     "HostMemoryError",
+    "HostStatistics",
     "HostedArray",
     "HostedObject",
     "LockError",
@@ -49,6 +53,7 @@ __all__ = [
     "NotAuthorizedError",
     "ProtocolError",
     "ReferentError",
+    "ReferentExistsError",
     "ReferentNotFoundError",
     "RemoteError",
     "StaleProxyError",

@@ -4,7 +4,8 @@
 
     ArrayHostError
     ├── ReferentError      the array or object asked for is not there
-    │   ├── ReferentNotFoundError  (LookupError)       no such name or id
+    │   ├── ReferentNotFoundError  (KeyError)          no such name or registered type
+    │   ├── ReferentExistsError    (ValueError)        that name is taken
     │   └── StaleProxyError        (ReferenceError)    it was there when this proxy was made
     ├── AccessError        you may not, or not from here
     │   ├── NotAuthorizedError     (AuthenticationError)
@@ -41,6 +42,7 @@ __all__ = [
     "NotAuthorizedError",
     "ProtocolError",
     "ReferentError",
+    "ReferentExistsError",
     "ReferentNotFoundError",
     "RemoteError",
     "StaleProxyError",
@@ -73,8 +75,14 @@ class ReferentError(ArrayHostError):
     """The array or object is not there."""
 
 
-class ReferentNotFoundError(ReferentError, LookupError):
+class ReferentNotFoundError(ReferentError, KeyError):
     """Nothing is hosted under that name or id (not: it was, and has gone)."""
+
+    __str__ = Exception.__str__  # KeyError would show the text in quotation marks
+
+
+class ReferentExistsError(ReferentError, ValueError):
+    """Something is hosted under that name already."""
 
 
 class StaleProxyError(ReferentError, ReferenceError):
@@ -188,7 +196,16 @@ class TransportError(ArrayHostError):
 
 
 class HostGoneError(TransportError, ConnectionError):
-    """There is no host at that address any more, or none yet."""
+    """There is no host at that address any more, or none yet.
+
+    Attributes
+    ----------
+    nothing_sent : bool
+        True if the request certainly never reached a host, so that it may be made again. False where the host may have
+        carried it out before it ended.
+    """
+
+    nothing_sent = False
 
 
 class ProtocolError(TransportError):

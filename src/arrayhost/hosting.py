@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from arrayhost.core.handles import ObjectHandle
+    from arrayhost.core.handles import ArrayHandle, ObjectHandle
     from arrayhost.evaluation.operations import Operation
     from arrayhost.host.objects import Registration
 
@@ -171,6 +171,13 @@ class LocalLink:
             return self.proxy(result) if isinstance(result, (Operand, ObjectReferent)) else result
         finally:
             self.service.store.drop_holder(making)
+
+    def attributes(
+        self, handle: ArrayHandle, changes: Mapping[str, Any], removed: Sequence[str], mode: str
+    ) -> dict[str, Any]:
+        """Read or change an array's attributes."""
+        operand = self.service.store.find_array(handle)
+        return self.service.attributes(operand, changes, removed, mode)
 
     def attach(self, packed: bytes) -> Source:
         """Find an array that was named by a pickled handle."""

@@ -20,15 +20,17 @@ from arrayhost.client.array import HostedArray
 from arrayhost.client.object import HostedObject, bind
 from arrayhost.client.session import Session, session_for
 from arrayhost.core.layout import check_mappable
+from arrayhost.core.names import check_name
+from arrayhost.core.records import ArrayRecord, HostRecord, HostStatistics, array_record, host_record
 from arrayhost.errors import ArgumentEncodingError, HostGoneError
 from arrayhost.host.objects import Registration
-from arrayhost.host.store import HostStatistics
 from arrayhost.hosting import HostOptions, build_server, process_began, run_host
+from arrayhost.named import NamedArrays
 from arrayhost.wire.frames import Kind
 from arrayhost.wire.streams import LOCAL_PREFIX, socket_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from multiprocessing.context import BaseContext
     from types import TracebackType
 
@@ -41,7 +43,7 @@ __all__ = ["ArrayManager", "connect"]
 _START_TIMEOUT = 60.0
 
 
-class ArrayManager:
+class ArrayManager(NamedArrays):
     """A process that hosts arrays and objects, and the way to create and find them.
 
     Parameters
@@ -68,6 +70,9 @@ class ArrayManager:
 
     Notes
     -----
+    Also a mapping of named arrays: see `NamedArrays`. A type that you register under the name of one of its methods
+    takes that method's place.
+
     Safety: any thread; forked children may go on using it.
 
     Examples
@@ -440,40 +445,24 @@ class ArrayManager:
             raise TypeError("linspace(retstep=True) returns two things and only one can be hosted; leave it out")
         return cast("HostedArray", self._create("#linspace", (start, stop, num), kwargs))
 
-    # -- names -----------------------------------------------------------------------------------------------------
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        _check_name(name)
-        if not isinstance(value, HostedArray):
-            value = np.asarray(value)
-            check_mappable(value.dtype)
-        self._request(Kind.PUT_NAME, [name, value])
-
-    def __getitem__(self, name: str) -> HostedArray:
-        _check_name(name)
-        return cast("HostedArray", self._request(Kind.GET_NAME, name))
-
-    def __delitem__(self, name: str) -> None:
-        _check_name(name)
-        self._request(Kind.DELETE_NAME, name)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._request(Kind.LIST_NAMES, None)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._request(Kind.LIST_NAMES, None))
-
-    def __len__(self) -> int:
-        return len(self._request(Kind.LIST_NAMES, None))
-
-    def __bool__(self) -> bool:
-        return True  # also without names
-
     # -- facts -----------------------------------------------------------------------------------------------------
 
     def statistics(self) -> HostStatistics:
         """Ask the host what it holds, and for whom. Cost: one round trip."""
         return HostStatistics(**self._request(Kind.STATISTICS, None))
+
+    def inspect(self) -> HostRecord:
+        """Ask the host for a record of itself, of each array and of each client. Cost: one round trip."""
+        return host_record(self._request(Kind.RECORDS, None))
+
+    def inspect_array(self, name: str) -> ArrayRecord:
+        """Ask the host for the record of one named array. Cost: one round trip.
+
+        Raises
+        ------
+        ReferentNotFoundError
+        """
+        return array_record(self._request(Kind.RECORDS, check_name(name))["array"])
 
     def _debug_info(self) -> str:
         """List what is hosted, as the standard library's method of this name."""
@@ -590,10 +579,3 @@ def _seconds(name: str, value: float) -> float:
     if not value >= 0:
         raise ValueError(f"{name}={value!r}: seconds, 0 or more")
     return float(value)
-
-
-def _check_name(name: Any) -> None:
-    if not isinstance(name, str):
-        raise TypeError(f"arrays are named by text, not by a {type(name).__name__}: manager['prices']")
-    if not name or len(name.encode()) > 255 or not name.isprintable() or "/" in name:
-        raise ValueError(f"array name {name[:40]!r}: 1 to 255 bytes, printable, without '/'")

@@ -21,10 +21,10 @@ ROWS = [
     {"evaluation"},
     {"client", "host"},
     {"hosting"},  # host and client in one process
-    {"", "manager", "managers"},
+    {"", "manager", "managers", "named"},
     {"cli", "__main__"},
 ]
-ONE_LAYER = [{"", "manager", "managers"}, {"cli", "__main__"}]
+ONE_LAYER = [{"", "manager", "managers", "named"}, {"cli", "__main__"}]
 RANK = {name: rank for rank, row in enumerate(ROWS) for name in row}
 
 # Calls that import what their first argument names.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from arrayhost.client.attributes import Attributes
 from arrayhost.client.evaluating import ArrayProxy, evaluate, evaluate_in_host
+from arrayhost.core.records import ArrayStatistics
 from arrayhost.errors import format_bytes
 from arrayhost.evaluation.hosted import recover
 from arrayhost.evaluation.operations import (
@@ -31,39 +32,10 @@ if TYPE_CHECKING:
     from arrayhost.client.links import Link
     from arrayhost.core.layout import Layout
 
-__all__ = ["ArrayStatistics", "HostedArray", "locked"]
+__all__ = ["HostedArray", "locked"]
 
 _GET_ITEM = Operation(OPERATOR, "getitem")
 _SET_ITEM = Operation(OPERATOR, "setitem")
-
-
-@dataclass(frozen=True, slots=True)
-class ArrayStatistics:
-    """The state of a hosted array's row in the control table.
-
-    Attributes
-    ----------
-    slot, generation : int
-        The row, and which of its successive arrays this is.
-    version : int
-        Grows by 2 with each completed write.
-    writing : bool
-        Whether somebody writes at this moment.
-    torn : bool
-        Whether a writer died in mid-write.
-    torn_pid : int
-        That writer.
-    writer_pid : int
-        Who holds, or held last, the exclusive lock.
-    """
-
-    slot: int
-    generation: int
-    version: int
-    writing: bool
-    torn: bool
-    torn_pid: int
-    writer_pid: int
 
 
 class HostedArray(ArrayProxy):
@@ -339,6 +311,22 @@ class HostedArray(ArrayProxy):
     def statistics(self) -> ArrayStatistics:
         """Return the array's row of the control table. Cost: no round trip where mapped."""
         return ArrayStatistics(*self._state())
+
+    @property
+    def attrs(self) -> Attributes:
+        """The array's attributes: a mapping of text to plain values, kept with the array in the host.
+
+        One for the array and all its views. Assigning a mapping replaces them all. Cost: one round trip for each use.
+        """
+        return Attributes(self)
+
+    @attrs.setter
+    def attrs(self, values: Mapping[str, Any]) -> None:
+        Attributes(self).replace(dict(values))
+
+    def _attributes(self, changes: dict[str, Any], removed: tuple[str, ...], mode: str) -> dict[str, Any]:
+        source = self._source
+        return source.link.attributes(source.handle_for(self.layout), changes, removed, mode)
 
     def _writeable_view(self) -> npt.NDArray[Any]:
         return self.writer.view()

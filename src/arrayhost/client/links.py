@@ -49,6 +49,11 @@ class Link(Protocol):
     def call(self, handle: ObjectHandle, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Call a method of a hosted object."""
 
+    def attributes(
+        self, handle: ArrayHandle, changes: Mapping[str, Any], removed: Sequence[str], mode: str
+    ) -> dict[str, Any]:
+        """Read or change an array's attributes; return what they were before."""
+
     def export(self, ident: int) -> None:
         """Tell the host that a handle of the referent is being pickled."""
 

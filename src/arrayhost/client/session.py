@@ -464,6 +464,12 @@ class Session:
         """Call a method of a hosted object. Cost: one round trip."""
         return self.request(Kind.CALL, [handle.ident, name, list(args), dict(kwargs), self.context()])
 
+    def attributes(
+        self, handle: ArrayHandle, changes: Mapping[str, Any], removed: Sequence[str], mode: str
+    ) -> dict[str, Any]:
+        """Read or change an array's attributes. Cost: one round trip."""
+        return cast("dict[str, Any]", self.request(Kind.ATTRIBUTES, [handle, dict(changes), list(removed), mode]))
+
     def attach_object(self, handle: ObjectHandle) -> Lease:
         """Lease a hosted object that a pickled handle names. Cost: one round trip.
 

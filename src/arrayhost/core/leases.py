@@ -113,6 +113,10 @@ class LeaseTable:
         """Who holds leases of a referent."""
         return list(self._by_referent.get(ident, ()))
 
+    def counts(self, ident: int) -> dict[Hashable, int]:
+        """How many leases of a referent each of its holders has."""
+        return dict(self._by_referent.get(ident, ()))
+
     def has(self, ident: int, holder: Hashable) -> bool:
         """Whether a holder holds a lease of a referent."""
         holders = self._by_referent.get(ident)

@@ -12,13 +12,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from arrayhost.evaluation.reading import Operand
+    from arrayhost.sync.guards import Guard
 
-__all__ = ["evaluate_hosted", "recover", "state"]
+__all__ = ["evaluate_hosted", "recover", "row", "state"]
 
 
 def state(operand: Operand) -> list[Any]:
+    """Return the row of the control table that belongs to an operand's array."""
+    return row(operand.guard)
+
+
+def row(guard: Guard) -> list[Any]:
     """Return an array's row of the control table: the fields of `arrayhost.ArrayStatistics`, in order."""
-    guard = operand.guard
     words, base = guard.words, guard.base
     writing = bool(words[base + VERSION] & 1)
     return [

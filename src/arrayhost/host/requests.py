@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import struct
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from arrayhost.core.names import check_name
+from arrayhost.core.records import to_plain
 from arrayhost.errors import ArrayHostError, HostGoneError, ProtocolError, WouldDeadlock
 from arrayhost.evaluation.operations import Operation
 from arrayhost.host import reports
+from arrayhost.host.clients import work_for
+from arrayhost.host.inspection import named_record
 from arrayhost.host.service import ident_of
 from arrayhost.host.store import ObjectReferent, Operand
 from arrayhost.sync.guards import caller_holds
@@ -24,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator
 
     from arrayhost.core.handles import ObjectHandle
+    from arrayhost.core.records import Creator
     from arrayhost.host.server import Server
     from arrayhost.wire.streams import Message, UnixStream
 
@@ -41,9 +47,16 @@ class CallConnection:
     stream : UnixStream
     holder : hashable
         The client's session, which everything granted here is leased to.
+    client : Creator
+        The process at the other end.
+
+    Attributes
+    ----------
+    n_requests : int
+        Received so far.
     """
 
-    def __init__(self, server: Server, stream: UnixStream, holder: Hashable) -> None:
+    def __init__(self, server: Server, stream: UnixStream, holder: Hashable, client: Creator) -> None:
         self._server = server
         self._service = server.service
         self._store = server.service.store
@@ -52,17 +65,21 @@ class CallConnection:
         self._granted: list[int] = []
         self._sequence = -1
         self._abandoned: tuple[int, list[int]] = (-1, [])
+        self._client = client
+        self._ends_after_answer = False
+        self.n_requests = 0
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
     def serve(self) -> None:
-        """Answer requests until the client hangs up."""
+        """Answer requests until the client hangs up, or the host ends."""
+        work_for(self._client)
         try:
-            while True:
+            while not self._ends_after_answer:
                 message = self._stream.receive()
                 if message is None:
                     return
-                self._server.n_requests += 1
+                self.n_requests += 1
                 self._answer(message)
         except (HostGoneError, ProtocolError):
             return  # nobody is left to be told
@@ -72,6 +89,12 @@ class CallConnection:
     def hang_up(self) -> None:
         """Close this process's end."""
         self._stream.close()
+
+    def end_after_answer(self) -> None:
+        """Take no further request; one that is being carried out is still answered. From any thread."""
+        self._ends_after_answer = True
+        with contextlib.suppress(OSError):  # it has hung up already
+            self._stream.socket.shutdown(socket.SHUT_RD)
 
     def abandon(self, sequence: int, counted: list[int]) -> None:
         """Take back what the answer to an interrupted request granted, or will grant, and its client did not count."""
@@ -238,22 +261,39 @@ class CallConnection:
         with self._context(context):
             return operand.locked_copy()
 
-    def _put_name(self, message: Message, making: Hashable) -> None:
-        name, value = self._decode(message, self._operand)
-        self._service.put_name(name, value, making, (message.attachments, message.fds))
+    def _put_name(self, message: Message, making: Hashable) -> Any:
+        name, value, overwrite, wanted = self._decode(message, self._operand)
+        operand = self._service.put_name(
+            name, value, making, (message.attachments, message.fds), overwrite=bool(overwrite)
+        )
+        return operand if wanted else None
+
+    def _create_name(self, message: Message, making: Hashable) -> Any:
+        name, shape, dtype, order, fill_value, exist_ok, context = self._decode(message, self._operand)
+        with self._context(context):
+            return self._service.create_name(name, shape, dtype, order, fill_value, making, exist_ok=bool(exist_ok))
 
     def _get_name(self, message: Message, making: Hashable) -> Any:
-        return self._store.get_name(self._decode(message, self._operand))
+        return self._store.names.lease(check_name(self._decode(message, self._operand)), making)
 
     def _delete_name(self, message: Message, making: Hashable) -> None:
-        self._store.delete_name(self._decode(message, self._operand))
+        self._store.names.delete(check_name(self._decode(message, self._operand)))
 
     def _list_names(self, message: Message, making: Hashable) -> list[str]:
-        return self._store.names()
+        return self._store.names.listed()
 
-    def _statistics(self, message: Message, making: Hashable) -> dict[str, int]:
-        statistics = self._server.statistics()
-        return {name: getattr(statistics, name) for name in statistics.__slots__}
+    def _attributes(self, message: Message, making: Hashable) -> dict[str, Any]:
+        operand, changes, removed, mode = self._decode(message, self._operand)
+        return self._service.attributes(operand, changes, removed, str(mode))
+
+    def _records(self, message: Message, making: Hashable) -> dict[str, Any]:
+        name = self._decode(message, self._operand)
+        if name is not None:
+            return {"array": to_plain(named_record(self._store, check_name(name), self._server.client_of))}
+        return to_plain(self._server.record())
+
+    def _statistics(self, message: Message, making: Hashable) -> dict[str, Any]:
+        return to_plain(self._server.statistics())
 
     def _describe(self, message: Message, making: Hashable) -> str:
         return self._store.describe_objects()
@@ -270,8 +310,10 @@ def _unexpected(connection: CallConnection, message: Message, making: Hashable) 
     raise ProtocolError(f"a {Kind(message.kind).name} frame where a request was due")
 
 
-# Requests that may make something, and that run users' code.
-_MAKING = frozenset(int(kind) for kind in (Kind.CREATE, Kind.RUN, Kind.CALL, Kind.PUT_NAME))
+# Requests that may make something or run users' code, and one whose result needs a lease before it can be answered.
+_MAKING = frozenset(
+    int(kind) for kind in (Kind.CREATE, Kind.RUN, Kind.CALL, Kind.PUT_NAME, Kind.CREATE_NAME, Kind.GET_NAME)
+)
 _BY_KIND: dict[Kind, Callable[[CallConnection, Message, Hashable], Any]] = {
     **dict.fromkeys(Kind, _unexpected),
     Kind.CREATE: CallConnection._create,
@@ -286,6 +328,9 @@ _BY_KIND: dict[Kind, Callable[[CallConnection, Message, Hashable], Any]] = {
     Kind.GET_NAME: CallConnection._get_name,
     Kind.DELETE_NAME: CallConnection._delete_name,
     Kind.LIST_NAMES: CallConnection._list_names,
+    Kind.CREATE_NAME: CallConnection._create_name,
+    Kind.ATTRIBUTES: CallConnection._attributes,
+    Kind.RECORDS: CallConnection._records,
     Kind.STATISTICS: CallConnection._statistics,
     Kind.DESCRIBE: CallConnection._describe,
     Kind.SHUTDOWN: CallConnection._shutdown,

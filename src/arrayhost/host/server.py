@@ -20,20 +20,31 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 
+from arrayhost.core.records import ClientRecord, HostRecord
 from arrayhost.errors import NotAuthorizedError, ProtocolError
 from arrayhost.host import reports
+from arrayhost.host.clients import describe_process
+from arrayhost.host.inspection import array_records
 from arrayhost.host.requests import CallConnection
 from arrayhost.wire import failures
 from arrayhost.wire.authentication import prove
 from arrayhost.wire.frames import FrameDecoder, Kind, pack_frame
-from arrayhost.wire.streams import UnixStream, bind_unix, check_peer, close_all, receive_ready, socket_name
+from arrayhost.wire.streams import (
+    UnixStream,
+    bind_unix,
+    check_peer,
+    close_all,
+    peer_credentials,
+    receive_ready,
+    socket_name,
+)
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Hashable
 
+    from arrayhost.core.records import Creator, HostStatistics
     from arrayhost.host.service import Service
-    from arrayhost.host.store import HostStatistics
     from arrayhost.wire.frames import Frame
 
 __all__ = ["Server"]
@@ -45,6 +56,8 @@ _servers: weakref.WeakSet[Server] = weakref.WeakSet()
 # A peer that has not finished its hello by then is dropped.
 _HELLO_SECONDS = 5.0
 _MAX_PENDING = 256
+# While draining: how often to look whether the last request has been answered.
+_DRAIN_LOOK = 0.02
 
 
 class _Pending:
@@ -60,13 +73,16 @@ class _Pending:
 class _Session:
     """A client process: its lease channel and its threads' connections."""
 
-    def __init__(self, ident: bytes, sock: socket.socket, decoder: FrameDecoder) -> None:
+    def __init__(self, ident: bytes, sock: socket.socket, decoder: FrameDecoder, client: Creator) -> None:
         self.ident = ident
         self.socket = sock
         self.decoder = decoder
         self.fds: list[int] = []
         self.last_told = 0
         self.connections: dict[int, CallConnection] = {}
+        self.client = client
+        self.connected = time.time()
+        self.n_requests_before = 0  # on connections that have ended
 
 
 class Server:
@@ -92,7 +108,6 @@ class Server:
         self.service = service
         self.address = address
         self.host_id = os.urandom(16)
-        self.n_requests = 0
         self._authkey = authkey
         self._listener = bind_unix(address)
         self._listener.setblocking(False)
@@ -101,9 +116,11 @@ class Server:
         self._pending: set[_Pending] = set()
         self._sessions: dict[bytes, _Session] = {}
         self._guards = itertools.count()
-        self._n_connections = 0
+        self._connections: dict[CallConnection, _Session] = {}
+        self._n_requests_before = 0
         self._count_lock = threading.Lock()
         self._stopping = False
+        self._drains_until: float | None = None
         self._parent_pidfd = parent_pidfd
         _servers.add(self)
 
@@ -112,6 +129,7 @@ class Server:
     def serve_forever(self) -> None:
         """Serve until `stop`; the process's warnings are routed to callers meanwhile."""
         reports.install()
+        log.info("process %d hosts arrays at %s", os.getpid(), self.address)
         watch = self._selector.register
         watch(self._listener, selectors.EVENT_READ, self._accept)
         watch(self._wake, selectors.EVENT_READ, self._woken)
@@ -123,10 +141,26 @@ class Server:
         finally:
             reports.uninstall()
             self._close()
+            log.info("the host at %s has ended", self.address)
 
     def stop(self) -> None:
         """End `serve_forever` soon."""
         self._stopping = True
+        self.wake()
+
+    def drain(self, seconds: float) -> None:
+        """Take no further client or request, and end `serve_forever` when all that run are answered.
+
+        Parameters
+        ----------
+        seconds : float
+            At most so long.
+
+        Notes
+        -----
+        Safety: any thread, and signal handlers.
+        """
+        self._drains_until = time.monotonic() + seconds
         self.wake()
 
     def wake(self) -> None:
@@ -136,9 +170,41 @@ class Server:
 
     def statistics(self) -> HostStatistics:
         """Describe what is hosted, and for whom."""
+        with self._count_lock:
+            connections = list(self._connections)
+            before = self._n_requests_before
         return self.service.store.statistics(
-            n_sessions=len(self._sessions), n_connections=self._n_connections, n_requests=self.n_requests
+            n_sessions=len(self._sessions),
+            n_connections=len(connections),
+            n_requests=before + sum(connection.n_requests for connection in connections),
         )
+
+    def clients(self) -> list[ClientRecord]:
+        """Describe every connected process."""
+        with self._count_lock:
+            connections = list(self._connections.items())
+        store = self.service.store
+        records = []
+        for session in list(self._sessions.values()):
+            own = [connection for connection, other in connections if other is session]
+            with store.lock:
+                n_arrays = len(frozenset(store.leases.holdings(session.ident)))
+            client = session.client
+            n_requests = session.n_requests_before + sum(connection.n_requests for connection in own)
+            records.append(
+                ClientRecord(client.pid, client.user, client.program, session.connected, len(own), n_requests, n_arrays)
+            )
+        return records
+
+    def record(self) -> HostRecord:
+        """Describe the host with everything in it."""
+        arrays = array_records(self.service.store, self.client_of)
+        return HostRecord(self.statistics(), tuple(arrays), tuple(self.clients()))
+
+    def client_of(self, holder: Hashable) -> Creator | None:
+        """Return the process behind a holder of leases; None if it is no client."""
+        session = self._sessions.get(holder) if isinstance(holder, bytes) else None
+        return None if session is None else session.client
 
     def _turn(self) -> None:
         self.service.flush_released()
@@ -146,6 +212,8 @@ class Server:
         expiry = self.service.store.expire()
         if expiry is not None:
             due.append(expiry)
+        if self._drains_until is not None:
+            due.append(self._drain_on())
         timeout = max(0.0, min(due) - time.monotonic()) if due else None
         for key, _ in self._selector.select(timeout):
             try:
@@ -156,11 +224,34 @@ class Server:
         for pending in [one for one in self._pending if one.deadline <= now]:
             self._drop_pending(pending)
 
-    def _close(self) -> None:
+    def _drain_on(self) -> float:
+        """Carry a drain further; return when (monotonic seconds) to look again."""
+        assert self._drains_until is not None
+        if self._listener.fileno() >= 0:
+            log.info("draining: %d connections", len(self._connections))
+            self._stop_listening()
+        with self._count_lock:
+            connections = list(self._connections)
+        for connection in connections:
+            connection.end_after_answer()
+        now = time.monotonic()
+        if not connections or now >= self._drains_until:
+            if connections:
+                log.warning("%d requests were still running when the time to drain was over", len(connections))
+            self._stopping = True
+            return now
+        return min(now + _DRAIN_LOOK, self._drains_until)
+
+    def _stop_listening(self) -> None:
+        self._selector.unregister(self._listener)
         self._listener.close()
         if not self.address.startswith("unix:@"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(socket_name(self.address))
+
+    def _close(self) -> None:
+        if self._listener.fileno() >= 0:
+            self._stop_listening()
         for pending in list(self._pending):
             self._drop_pending(pending)
         # First, so that the end of the sessions frees nothing: clients go on reading what they have mapped.
@@ -268,7 +359,7 @@ class Server:
         self._drop_pending(pending)
 
     def _begin_session(self, pending: _Pending, frame: Frame, ident: bytes) -> None:
-        session = _Session(ident, pending.socket, pending.decoder)
+        session = _Session(ident, pending.socket, pending.decoder, describe_process(*peer_credentials(pending.socket)))
         store = self.service.store
         about = [self.host_id, self.address, self.service.lock_timeout, store.table.n_slots]
         body = b"\0" + msgpack.packb([about, []])
@@ -280,22 +371,22 @@ class Server:
             session.socket.close()
             return
         self._sessions[ident] = session
+        log.info("process %d connected: %s", session.client.pid, session.client.program)
         self._selector.register(session.socket, selectors.EVENT_READ, lambda: self._lease_channel(session))
 
     def _begin_calls(self, pending: _Pending, frame: Frame, ident: bytes, number: int) -> None:
         session = self._sessions[ident]
         pending.socket.setblocking(True)
-        connection = CallConnection(self, UnixStream(pending.socket), ident)
+        connection = CallConnection(self, UnixStream(pending.socket), ident, session.client)
         session.connections[number] = connection
         with self._count_lock:
-            self._n_connections += 1
+            self._connections[connection] = session
 
         def serve() -> None:
             try:
                 connection.serve()
             finally:
-                with self._count_lock:
-                    self._n_connections -= 1
+                self._forget_connection(connection)
                 # Kept a little: an interrupted client names its connection after having closed it.
                 while len(session.connections) > 64:
                     session.connections.pop(next(iter(session.connections)), None)
@@ -306,8 +397,13 @@ class Server:
         except (OSError, RuntimeError) as error:
             log.warning("cannot serve a client: %s", error)
             pending.socket.close()
-            with self._count_lock:
-                self._n_connections -= 1
+            self._forget_connection(connection)
+
+    def _forget_connection(self, connection: CallConnection) -> None:
+        with self._count_lock:
+            session = self._connections.pop(connection)
+            session.n_requests_before += connection.n_requests
+            self._n_requests_before += connection.n_requests
 
     # -- leases --------------------------------------------------------------------------------------------------
 
@@ -332,6 +428,8 @@ class Server:
         self._selector.unregister(session.socket)
         session.socket.close()
         close_all(session.fds)
+        log.info("process %d has gone", session.client.pid)
+        self.service.store.judge_writer(session.ident, session.client.pid)
         self.service.store.drop_holder(session.ident)
 
     def _release(self, session: _Session, body: Any) -> None:

@@ -7,12 +7,16 @@ directly.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
+from arrayhost.core.attributes import check_attributes, check_size
+from arrayhost.core.names import check_name
+from arrayhost.errors import ReferentExistsError, ReferentNotFoundError
 from arrayhost.host import execution, objects
 from arrayhost.host.creators import CONSTANTS, segment_of
+from arrayhost.host.names import exists
 from arrayhost.host.objects import ITERATOR_METHODS, Registration
 from arrayhost.host.store import ObjectReferent, Operand, Store
 
@@ -27,6 +31,9 @@ __all__ = ["BUILTIN_TYPES", "LOCAL_HOLDER", "ProxyFactory", "Service"]
 
 # Holds what proxies inside the host itself lease.
 LOCAL_HOLDER = "host"
+
+# A name may be given and taken away by others between two looks at it; not for ever.
+_ATTEMPTS = 100
 
 # What every manager can create, besides what was registered; the sign keeps them apart from users' names.
 BUILTIN_TYPES: dict[str, Callable[..., Any]] = {
@@ -188,14 +195,99 @@ class Service:
         """Carry out ``target[index] = value``."""
         execution.set_item(target, index, value, self.lock_timeout)
 
-    # -- names ---------------------------------------------------------------------------------------------------
+    # -- names and attributes ------------------------------------------------------------------------------------
 
-    def put_name(self, name: str, value: Any, holder: Hashable,
-                 buffers: tuple[Sequence[npt.NDArray[np.uint8]], Sequence[int]] = ((), ())) -> None:  # fmt: skip
-        """Host an array under a name."""
+    def put_name(
+        self,
+        name: str,
+        value: Any,
+        holder: Hashable,
+        buffers: tuple[Sequence[npt.NDArray[np.uint8]], Sequence[int]] = ((), ()),
+        *,
+        overwrite: bool = True,
+    ) -> Operand:
+        """Host an array under a name, and return it.
+
+        Raises
+        ------
+        ReferentExistsError
+            The name is taken and `overwrite` is False.
+        """
+        name = check_name(name)
+        if not overwrite and name in self.store.names:
+            raise ReferentExistsError(exists(name, self.store.names.get(name)))  # before any memory is taken
         if not isinstance(value, Operand):
             value = self._host(np.asarray(value), name, Registration(None), holder, buffers)
-        self.store.put_name(name, value)
+        self.store.names.put(name, value, overwrite=overwrite)
+        return cast("Operand", value)
+
+    def create_name(
+        self, name: str, shape: Any, dtype: Any, order: str, fill_value: Any, holder: Hashable, *, exist_ok: bool
+    ) -> Operand:
+        """Host a new array of one value under a name, or return the one of that shape and dtype that is there.
+
+        Raises
+        ------
+        ReferentExistsError
+            The name is taken, and not by such an array or `exist_ok` is False.
+        """
+        name = check_name(name)
+        wanted = (np.broadcast_shapes(shape), np.dtype(dtype))
+        for _ in range(_ATTEMPTS):
+            if name in self.store.names:
+                try:
+                    return self._existing(name, wanted, holder, exist_ok=exist_ok)
+                except ReferentNotFoundError:
+                    continue  # deleted in between
+            made = self.create("#full", (shape, fill_value), {"dtype": dtype, "order": order}, holder)
+            try:
+                self.store.names.put(name, cast("Operand", made), overwrite=False)
+            except ReferentExistsError:
+                if not exist_ok:
+                    raise
+                continue  # somebody else was quicker; what was made here goes with the request
+            return cast("Operand", made)
+        raise ReferentExistsError(f"the name {name!r} is given and taken away all the time; try again")
+
+    def _existing(
+        self, name: str, wanted: tuple[tuple[int, ...], np.dtype[Any]], holder: Hashable, *, exist_ok: bool
+    ) -> Operand:
+        operand = self.store.names.lease(name, holder)
+        if exist_ok and (operand.layout.shape, operand.layout.dtype) == wanted:
+            return operand
+        raise ReferentExistsError(exists(name, operand))
+
+    def attributes(
+        self, operand: Operand, changes: Mapping[str, Any], removed: Sequence[str], mode: str
+    ) -> dict[str, Any]:
+        """Read an array's attributes, or change them in one step.
+
+        Parameters
+        ----------
+        changes : dict
+            New values.
+        removed : sequence of str
+            Taken away where they exist.
+        mode : {"read", "update", "replace", "add"}
+            Change nothing; set what is named; set that and drop all others; set only what is not there.
+
+        Returns
+        -------
+        dict
+            What there was before.
+        """
+        changes = check_attributes(changes)
+        referent = operand.referent
+        if mode == "read":
+            return dict(referent.attrs)
+        with self.store.lock:
+            before = referent.attrs
+            after = {} if mode == "replace" else {key: before[key] for key in before if key not in set(removed)}
+            after = {**changes, **after} if mode == "add" else {**after, **changes}
+            check_size(after)
+            # Replaced as a whole: whoever is just sending the old mapping goes on with that.
+            referent.attrs = after
+        return before
 
     def release_soon(self, ident: int, count: int) -> None:
         """Note that a proxy inside the host died. Called from finalizers: takes no lock."""

@@ -1,16 +1,19 @@
-"""The store: every hosted array and object, their rows of the control table, leases and names."""
+"""The store: every hosted array and object, their rows of the control table, and their leases."""
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from arrayhost.core.handles import ArrayHandle, ObjectHandle
 from arrayhost.core.leases import LeaseTable
-from arrayhost.errors import HostMemoryError, ReferentNotFoundError, StaleProxyError
+from arrayhost.core.records import HostStatistics
+from arrayhost.errors import HostMemoryError, StaleProxyError
+from arrayhost.host.clients import current_client
+from arrayhost.host.names import NameTable
 from arrayhost.host.snapshots import LockedCopies
 from arrayhost.memory.control import GENERATION, ROW_WORDS, TORN, TORN_PID, VERSION, WRITER_PID, ControlTable
 from arrayhost.memory.filling import layout_of, view_of
@@ -24,52 +27,41 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from arrayhost.core.layout import Layout
+    from arrayhost.core.records import Creator
     from arrayhost.memory.segments import Mapping
 
-__all__ = ["ArrayReferent", "HostStatistics", "ObjectReferent", "Operand", "Store"]
+__all__ = ["ArrayReferent", "ObjectReferent", "Operand", "Store"]
+
+log = logging.getLogger(__name__)
 
 _MAX_KEPT_OPERANDS = 4096
 # Rows never used take no memory: the table is a sparse file of 64 MiB.
 N_SLOTS = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class HostStatistics:
-    """What a host holds, and for whom.
+class ArrayReferent:
+    """One hosted array: the owner of its segment.
 
     Attributes
     ----------
-    pid : int
-    n_arrays, n_objects : int
-        Referents.
-    n_bytes : int
-        Of all arrays together.
-    n_names, n_leases, n_sessions, n_connections : int
-    n_slots : int
-        Rows of the control table in use, with those that could not be reused yet.
-    n_requests : int
-        Answered since the host started.
+    attrs : dict
+        What users noted about it; replaced, never changed in place.
+    created : float
+        Seconds since 1970.
+    creator : Creator
     """
 
-    pid: int
-    n_arrays: int
-    n_objects: int
-    n_bytes: int
-    n_names: int
-    n_leases: int
-    n_sessions: int
-    n_connections: int
-    n_slots: int
-    n_requests: int
-
-
-class ArrayReferent:
-    """One hosted array: the owner of its segment."""
-
-    __slots__ = ("fd", "guard", "ident", "layout", "mapping", "snapshots", "views")
+    __slots__ = ("attrs", "created", "creator", "fd", "guard", "ident", "layout", "mapping", "snapshots", "views")
 
     def __init__(
-        self, ident: int, guard: Guard, fd: int, mapping: Mapping, layout: Layout, lock_timeout: float
+        self,
+        ident: int,
+        guard: Guard,
+        fd: int,
+        mapping: Mapping,
+        layout: Layout,
+        lock_timeout: float,
+        creator: Creator,
     ) -> None:
         self.ident = ident
         self.guard = guard
@@ -78,6 +70,9 @@ class ArrayReferent:
         self.layout = layout
         self.snapshots = LockedCopies(guard, lock_timeout)
         self.views: list[bytes] = []  # handles under which the store keeps operands of it
+        self.attrs: dict[str, Any] = {}
+        self.created = time.time()
+        self.creator = creator
 
     def handle(self, layout: Layout) -> ArrayHandle:
         """The handle of one view of this array."""
@@ -178,9 +173,10 @@ class Store:
         self.control_fd, self.table = ControlTable.create(N_SLOTS)
         self.files = create_lock_files()
         self.n_bytes = 0
+        self.started = time.time()
+        self.names = NameTable(self)
         self._arrays: dict[int, ArrayReferent] = {}
         self._objects: dict[int, ObjectReferent] = {}
-        self._names: dict[str, Operand] = {}
         self._operands: dict[bytes, Operand] = {}
         self._next_ident = 1
         self._n_slots = 0
@@ -201,7 +197,8 @@ class Store:
                 self.check_room(mapping.n_bytes)
                 ident = self._new_ident()
                 guard = self._new_guard(ident)
-                referent = ArrayReferent(ident, guard, fd, mapping, layout, self.lock_timeout)
+                creator = current_client()
+                referent = ArrayReferent(ident, guard, fd, mapping, layout, self.lock_timeout, creator)
                 self._arrays[ident] = referent
                 self.n_bytes += mapping.n_bytes
                 self.leases.add(ident)
@@ -209,6 +206,7 @@ class Store:
         except BaseException:
             os.close(fd)
             raise
+        log.info("array %d created: %s %s for process %d", ident, layout.dtype, layout.shape, creator.pid)
         return self.operand(referent, layout)
 
     def add_object(
@@ -313,6 +311,14 @@ class Store:
             free = self.leases.drop_holder(holder, time.monotonic())
         self._free(free)
 
+    def judge_writer(self, holder: Hashable, pid: int) -> None:
+        """Look at what a client that is gone was writing, so that its death is told now and not to the next writer."""
+        with self.lock:
+            found = [self._arrays[ident] for ident in self.leases.holdings(holder) if ident in self._arrays]
+        for array in found:
+            if array.guard.judge_writer(pid):
+                log.warning("array %d is torn: process %d died while it wrote", array.ident, pid)
+
     def expire(self) -> float | None:
         """Free what outlived its grace; return when (monotonic seconds) to look again."""
         with self.lock:
@@ -333,6 +339,8 @@ class Store:
                     os.close(array.fd)
                     self.n_bytes -= array.mapping.n_bytes
                     self._retire(array.guard)
+            if array is not None:
+                log.info("array %d freed", ident)
             # Outside of the lock: the object's own finalizers may run, and they may use the host.
             del value, array
 
@@ -377,48 +385,6 @@ class Store:
         self._free_slots.append(guard.slot)
         return True
 
-    # -- names ---------------------------------------------------------------------------------------------------
-
-    def put_name(self, name: str, operand: Operand) -> None:
-        """Bind a name; what it named before stays for those who hold it."""
-        with self.lock:
-            self.leases.grant(operand.referent.ident, ("name", name))
-            before = self._names.get(name)
-            self._names[name] = operand
-        if before is not None:
-            self.release(before.referent.ident, ("name", name))
-
-    def get_name(self, name: str) -> Operand:
-        """Return what a name is bound to.
-
-        Raises
-        ------
-        ReferentNotFoundError
-        """
-        with self.lock:
-            operand = self._names.get(name)
-        if operand is None:
-            known = ", ".join(sorted(self._names)[:10]) or "none"
-            raise ReferentNotFoundError(f"no array named {name!r}; names here: {known}")
-        return operand
-
-    def delete_name(self, name: str) -> None:
-        """Unbind a name.
-
-        Raises
-        ------
-        ReferentNotFoundError
-        """
-        operand = self.get_name(name)
-        with self.lock:
-            self._names.pop(name, None)
-        self.release(operand.referent.ident, ("name", name))
-
-    def names(self) -> list[str]:
-        """All names, sorted."""
-        with self.lock:
-            return sorted(self._names)
-
     # -- facts ---------------------------------------------------------------------------------------------------
 
     def statistics(self, *, n_sessions: int, n_connections: int, n_requests: int) -> HostStatistics:
@@ -429,13 +395,20 @@ class Store:
                 n_arrays=len(self._arrays),
                 n_objects=len(self._objects),
                 n_bytes=self.n_bytes,
-                n_names=len(self._names),
+                n_names=len(self.names),
                 n_leases=len(self.leases),
                 n_sessions=n_sessions,
                 n_connections=n_connections,
                 n_slots=self._n_slots - len(self._free_slots),
                 n_requests=n_requests,
+                max_bytes=self.max_bytes,
+                started=self.started,
             )
+
+    def arrays(self) -> list[ArrayReferent]:
+        """Every array, in the order of creation."""
+        with self.lock:
+            return list(self._arrays.values())
 
     def describe_objects(self) -> str:
         """One line for each referent, as the stdlib's ``_debug_info``."""
@@ -456,7 +429,7 @@ class Store:
         with self.lock:
             arrays, self._arrays = list(self._arrays.values()), {}
             objects, self._objects = self._objects, {}
-            self._names.clear()
+            self.names.clear()
             for array in arrays:
                 os.close(array.fd)
             os.close(self.control_fd)

@@ -31,7 +31,7 @@ TORN = 2  # 1 after a writer died in mid-write
 WRITER_PID = 3  # who holds, or held last, the exclusive lock
 TORN_PID = 4  # who died
 WAITER = 5  # monotonic nanoseconds since when the longest waiter for the lock has waited; 0 for nobody
-WAITER_BEAT = 6  # when that waiter last looked; an old one is dead
+WAITER_BEAT = 6  # when that waiter last looked, and its pid; an old one is dead
 READER_PID = 7  # who took the shared lock last
 
 # Off x86-64 a store may overtake another, and Python has no fence: readers there never read optimistically.

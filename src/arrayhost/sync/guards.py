@@ -43,17 +43,24 @@ if TYPE_CHECKING:
     from arrayhost.memory.control import ControlTable
     from arrayhost.sync.filelocks import LockFiles, OpenLockFile
 
-__all__ = ["BUSY", "OWNED", "Guard", "Hold", "caller_holds", "current_owner", "held_here"]
+__all__ = ["BUSY", "OWNED", "Guard", "Hold", "caller_holds", "caller_is", "current_owner", "held_here", "waiters_of"]
 
 BUSY = -1  # somebody else writes at this moment
 OWNED = -2  # the caller itself holds the lock: its reads go direct
 
 _FIRST_DELAY = 20e-6
+_JUDGE_ATTEMPTS = 4
 _LONGEST_DELAY = 500e-6
 _PATIENCE_NS = 2_000_000
 _BEAT_EXPIRES_NS = 20_000_000
+# A beat's word: about milliseconds above, the waiter's pid (at most 2**22 on Linux) below.
+_BEAT_SHIFT = 20
+_PID_BITS = 24
+_PID_MASK = (1 << _PID_BITS) - 1
 
 _active: dict[int, Hold] = {}
+# Who waits in this process, by the hold that is to be: the guard, since when, for which process.
+_waiting: dict[int, tuple[Guard, int, int]] = {}
 _pid = os.getpid()
 _get_running_loop: Callable[[], Any] | None = None
 _current_task: Callable[..., Any] | None = None
@@ -358,18 +365,21 @@ class Guard:
         since = time.monotonic_ns()
         deadline = since + int(timeout * 1e9)
         delay = _FIRST_DELAY
+        pid = _caller.pid or _pid
+        _waiting[id(hold)] = (self, since, pid)
         try:
             while True:
                 now = time.monotonic_ns()
                 if now >= deadline or _main_thread_failed():
                     raise LockTimeoutError(what, min(timeout, (now - since) / 1e9), self._blocker_pid(hold))
-                if not words[base + WAITER] or now - words[base + WAITER_BEAT] > _BEAT_EXPIRES_NS:
+                if not words[base + WAITER] or _beat_expired(words[base + WAITER_BEAT], now):
                     words[base + WAITER] = since
                 if words[base + WAITER] == since:
-                    words[base + WAITER_BEAT] = now
+                    words[base + WAITER_BEAT] = now >> _BEAT_SHIFT << _PID_BITS | pid
                 yield min(delay, (deadline - now) / 1e9)
                 delay = min(delay * 1.5, _LONGEST_DELAY)
         finally:
+            _waiting.pop(id(hold), None)
             if words[base + WAITER] == since:
                 words[base + WAITER] = 0
 
@@ -385,7 +395,7 @@ class Guard:
         words, base = self.words, self.base
         since = words[base + WAITER]
         now = time.monotonic_ns()
-        if now - since < _PATIENCE_NS or now - words[base + WAITER_BEAT] > _BEAT_EXPIRES_NS:
+        if now - since < _PATIENCE_NS or _beat_expired(words[base + WAITER_BEAT], now):
             return
         for _ in range(10):
             time.sleep(100e-6)
@@ -403,6 +413,23 @@ class Guard:
             words[base + TORN_PID] = words[base + WRITER_PID]
             words[base + TORN] = 1
             words[base + VERSION] = version + 1
+
+    def judge_writer(self, pid: int) -> bool:
+        """Set the torn mark if a process that has just ended was writing; True if it was."""
+        for attempt in range(_JUDGE_ATTEMPTS):
+            if self.writer_pid != pid or not self.words[self.base + VERSION] & 1:
+                return False
+            if attempt:
+                time.sleep(_LONGEST_DELAY)  # the kernel frees a dead process's locks one by one
+            hold = Hold(self, None, SHARED)
+            try:
+                file = hold.file = self.files.take(self.slot)
+                if try_lock(file.fd, self.shared_bytes):
+                    self._note_dead_writer()
+                    return True
+            finally:
+                hold.free()
+        return False
 
     def _refuse_own_thread(self, owner: Any, mode: int, *, may_await: bool) -> None:
         """Refuse to wait for a hold that cannot end while the calling thread waits.
@@ -431,8 +458,26 @@ def held_here() -> list[Hold]:
     return [hold for hold in list(_active.values()) if thread_of(hold.owner) == thread]
 
 
+def waiters_of(guard: Guard) -> set[tuple[int, int]]:
+    """Who waits for a lock: process, and since when (monotonic nanoseconds).
+
+    Everybody who waits in this process, for itself or in a host for a client; of all others the one that the row tells.
+    """
+    found = {(pid, since) for other, since, pid in list(_waiting.values()) if other is guard}
+    since, beat = guard.words[guard.base + WAITER], guard.words[guard.base + WAITER_BEAT]
+    if since and not _beat_expired(beat, time.monotonic_ns()):
+        found.add((beat & _PID_MASK, since))
+    return found
+
+
+def _beat_expired(beat: int, now: int) -> bool:
+    """Whether a waiter has not looked for so long that it must be dead or stopped."""
+    return now - (beat >> _PID_BITS << _BEAT_SHIFT) > _BEAT_EXPIRES_NS
+
+
 class _Caller(threading.local):
     modes: Mapping[int, int] = MappingProxyType({})
+    pid = 0
 
 
 _caller = _Caller()
@@ -441,6 +486,11 @@ _caller = _Caller()
 def caller_holds(modes: Mapping[int, int]) -> None:
     """In a host's thread: note the slots that the client now being served holds itself, and how."""
     _caller.modes = modes
+
+
+def caller_is(pid: int) -> None:
+    """In a host's thread: note the client process for which it waits from now on."""
+    _caller.pid = pid
 
 
 def _caller_holds(slot: int, mode: int) -> bool:
@@ -477,6 +527,7 @@ def _after_fork_in_child() -> None:
             if section is not None:
                 section.forked()
     _active.clear()
+    _waiting.clear()
 
 
 def _free_at_exit() -> None:

@@ -59,6 +59,9 @@ class Kind(IntEnum):
     SHUTDOWN = 32
     DESCRIBE = 33
     CLAIM = 34  # leases for what a forked child inherited
+    CREATE_NAME = 35  # a new array under a name, or the one that is there
+    ATTRIBUTES = 36  # change an array's attributes; answered with what they were
+    RECORDS = 37  # all arrays and clients, or one array, described
     # on a session's lease channel, never answered
     RELEASE = 40
     EXPORT = 41
