@@ -7,6 +7,7 @@ import operator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy._core import umath
 
 from arrayhost.errors import ProtocolError
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 __all__ = ["FUNCTION", "GET", "HOSTED", "METHOD", "OPERATOR", "SET", "UFUNC", "Operation", "apply",
-           "function_operation", "ufunc_operation"]  # fmt: skip
+           "function_operation", "numpy_function", "ufunc_operation"]  # fmt: skip
 
 METHOD = "method"  # ndarray's own method: args[0].name(*args[1:])
 OPERATOR = "operator"  # operator.name(*args), so that both operands' special methods have their say
@@ -48,9 +49,13 @@ class Operation(NamedTuple):
 
 def ufunc_operation(ufunc: np.ufunc, method: str) -> Operation:
     """Name a ufunc's method."""
-    if getattr(np, ufunc.__name__, None) is ufunc:
-        return Operation(UFUNC, ufunc.__name__, method)
-    return Operation(UFUNC, ufunc.__name__, method, ufunc)
+    name = ufunc.__name__
+    return Operation(UFUNC, name, method, None if _numpy_ufunc(name) is ufunc else ufunc)
+
+
+def _numpy_ufunc(name: str) -> Any:
+    """Find a ufunc of NumPy's by name, also one that only functions of `numpy.strings` use; None if there is none."""
+    return getattr(np, name, None) or getattr(umath, name, None)
 
 
 def function_operation(function: Callable[..., Any]) -> Operation:
@@ -60,7 +65,7 @@ def function_operation(function: Callable[..., Any]) -> Operation:
     if module.partition(".")[0] == "numpy":
         path = f"{module}:{name}"
         try:
-            if _numpy_function(path) is function:
+            if numpy_function(path) is function:
                 return Operation(FUNCTION, path)
         except ProtocolError:
             pass
@@ -70,7 +75,7 @@ def function_operation(function: Callable[..., Any]) -> Operation:
 _functions: dict[str, Any] = {}
 
 
-def _numpy_function(path: str) -> Any:
+def numpy_function(path: str) -> Any:
     """Find a function of NumPy's by ``module:name``.
 
     Raises
@@ -107,9 +112,12 @@ def apply(operation: Operation, args: Sequence[Any], kwargs: Mapping[str, Any]) 
     if kind == METHOD:
         return getattr(args[0], name)(*args[1:], **kwargs)
     if kind == UFUNC:
-        return getattr(target if target is not None else getattr(np, name), variant)(*args, **kwargs)
+        ufunc = target if target is not None else _numpy_ufunc(name)
+        if not isinstance(ufunc, np.ufunc):
+            raise ProtocolError(f"NumPy {np.__version__} has no ufunc {name[:100]!r}")
+        return getattr(ufunc, variant)(*args, **kwargs)
     if kind == FUNCTION:
-        return (target if target is not None else _numpy_function(name))(*args, **kwargs)
+        return (target if target is not None else numpy_function(name))(*args, **kwargs)
     if kind == GET:
         return getattr(args[0], name)
     if kind == SET:

@@ -13,7 +13,8 @@ import numpy as np
 
 from arrayhost.evaluation.operands import map_nested, map_results
 from arrayhost.evaluation.operations import GET, Operation, apply
-from arrayhost.evaluation.tables import ALL, FIRST, live_operands
+from arrayhost.evaluation.shadows import corresponding_view, laid_out_copy, placed
+from arrayhost.evaluation.tables import ALL, FIRST, live_operands, warns_by_itself
 from arrayhost.sync.guards import BUSY, OWNED
 
 if TYPE_CHECKING:
@@ -90,6 +91,8 @@ def evaluate_read(
         if not live and len(operands) == 1:
             # The array was passed by keyword, or inside a list: it is still the only one.
             live = [] if args and operands[0] is not lead else list(operands)
+        if live and warns_by_itself(operation, args, kwargs, live[0].live.shape):
+            live = []
     elif mode == ALL and _only_known_types(args, kwargs, operands):
         live = list(operands)
     else:
@@ -128,6 +131,7 @@ class _Reading:
         self.operands = operands
         self.live = live
         self.memory: dict[int, npt.NDArray[Any]] = {}
+        self.direct = False  # whether `live` is being evaluated on hosted memory itself
 
     def run(self) -> Any:
         for operand in self.operands:
@@ -144,20 +148,25 @@ class _Reading:
                     # What may run on live memory never writes to it. Given the writeable view, NumPy tells by the
                     # result's flags whether the hosted view is one that may be written through.
                     self.memory[id(operand)] = operand.writer
-                done, result = self._attempt(stamps)
+                self.direct = True
+                try:
+                    done, result = self._attempt(stamps)
+                except FloatingPointError:
+                    if self._unchanged(stamps):
+                        break  # the data's own: to be told, as the caller wishes, of a copy that holds still
+                    continue
                 if done:
                     return result
+            self.direct = False
             for operand in self.live:
-                self.memory[id(operand)] = snapshot(operand, attempts=0)
+                self.memory[id(operand)] = _shadow(operand)
         return self._wrapped(self._evaluate())
 
     def _private(self, operand: Operand) -> npt.NDArray[Any]:
         """Memory for an operand that must not change during the evaluation."""
         if operand.guard.stamp() == OWNED:
             return operand.live
-        copy = snapshot(operand)
-        copy.flags.writeable = False
-        return copy
+        return _shadow(operand)
 
     def _attempt(self, stamps: list[int]) -> tuple[bool, Any]:
         """Evaluate on live memory; tell whether the result counts."""
@@ -172,7 +181,7 @@ class _Reading:
                 # Wrapping copies structured scalars out, so it belongs to what the versions must cover.
                 result = self._wrapped(self._evaluate())
         except FloatingPointError:
-            return False, None
+            raise
         except Exception:
             if self._unchanged(stamps):
                 raise
@@ -194,57 +203,54 @@ class _Reading:
         return map_results(result, self._wrap)
 
     def _wrap(self, array: npt.NDArray[Any]) -> Any:
-        """Tell a view of an operand's memory, or of its snapshot, from a value."""
+        """Tell a view of an operand's memory, or of its private copy, from a value."""
         if array.base is None and not any(array is memory for memory in self.memory.values()):
             return array
-        address = array.__array_interface__["data"][0]
+        address, readonly = array.__array_interface__["data"]
         for operand in self.operands:
-            if operand.mapping.covers(address):
+            if self.direct and operand.mapping.covers(address) and any(operand is one for one in self.live):
                 return operand.viewed(array)
-            view = _view_as_in(self.memory[id(operand)], operand.writer, array, address)
+            view = corresponding_view(array, self.memory[id(operand)], operand)
             if view is not None:
                 return operand.viewed(view)
-        return array
+        # Part of a private copy, for want of a view of the same shape, or because it has no element.
+        return array.copy("K") if readonly and self._shadowed(array) else array
+
+    def _shadowed(self, array: npt.NDArray[Any]) -> bool:
+        shadows = [self.memory[id(operand)] for operand in self.operands]
+        return any(np.may_share_memory(array, shadow) for shadow in shadows) or (not array.size and bool(shadows))
 
 
-def snapshot(operand: Operand, attempts: int = _ATTEMPTS) -> npt.NDArray[Any]:
+def snapshot(operand: Operand) -> npt.NDArray[Any]:
     """Copy an operand consistently, in its own memory order.
 
     Raises
     ------
     TornArrayError, StaleProxyError, LockTimeoutError
     """
+    copy = _quiet_copy(operand, lambda: operand.live.copy("K"))
+    return operand.locked_copy() if copy is None else copy
+
+
+def _shadow(operand: Operand) -> npt.NDArray[Any]:
+    """Copy an operand consistently, with its strides, read-only."""
+    copy = _quiet_copy(operand, lambda: laid_out_copy(operand))
+    if copy is None:
+        copy = placed(operand.locked_copy(), operand)
+    copy.flags.writeable = False
+    return copy
+
+
+def _quiet_copy(operand: Operand, take: Callable[[], npt.NDArray[Any]]) -> npt.NDArray[Any] | None:
+    """Copy while nobody writes; None if somebody does all the time."""
     guard = operand.guard
-    for attempt in range(attempts):
+    for attempt in range(_ATTEMPTS):
         if attempt:
             time.sleep(_PAUSE)
         stamp = guard.stamp()
         if stamp == BUSY:
             continue
-        copy = operand.live.copy("K")
+        copy = take()
         if guard.unchanged(stamp):
             return copy
-    return operand.locked_copy()
-
-
-def _view_as_in(
-    private: npt.NDArray[Any], writer: npt.NDArray[Any], result: npt.NDArray[Any], address: int
-) -> npt.NDArray[Any] | None:
-    """Find the view of `writer` that corresponds to a view of its snapshot; None if `result` is not such a view.
-
-    Possible where the copy has the strides of the original, that is for whole arrays and contiguous parts.
-    """
-    if private is writer or private.strides != writer.strides or not private.size or private.dtype != writer.dtype:
-        return None
-    start = private.__array_interface__["data"][0]
-    low, high = np.lib.array_utils.byte_bounds(private)
-    if not low <= address < high:
-        return None
-    origin = writer.__array_interface__["data"][0] + (address - start)
-    base = writer.base
-    if not isinstance(base, np.ndarray):
-        return None
-    offset = origin - base.__array_interface__["data"][0]
-    view: npt.NDArray[Any] = np.ndarray(result.shape, result.dtype, base, offset, result.strides)
-    view.flags.writeable = writer.flags.writeable
-    return view
+    return None

@@ -6,16 +6,19 @@ argument therefore fails with NumPy's "assignment destination is read-only", and
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import functools
+import inspect
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from arrayhost.evaluation.operations import FUNCTION, GET, METHOD, OPERATOR, SET, UFUNC, Operation
+from arrayhost.errors import ProtocolError
+from arrayhost.evaluation.operations import FUNCTION, GET, METHOD, OPERATOR, SET, UFUNC, Operation, numpy_function
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import numpy as np
 
-__all__ = ["ALL", "FIRST", "live_operands", "must_copy", "written_arguments"]
+__all__ = ["ALL", "FIRST", "live_operands", "must_copy", "warns_by_itself", "written_arguments"]
 
 # -- what an operation writes to -----------------------------------------------------------------------------------
 
@@ -27,29 +30,100 @@ WRITING_METHODS = frozenset(
     ["fill", "sort", "partition", "put", "resize", "setfield", "setflags", "__setitem__", "__delitem__", "__setstate__"]
     + [f"__{name}__" for name in IN_PLACE_OPERATORS if name.startswith("i")]
 )
-WRITING_FUNCTIONS = frozenset(
-    ["numpy:copyto", "numpy:put", "numpy:place", "numpy:putmask", "numpy:fill_diagonal", "numpy:put_along_axis"]
-)
+
+
+class Parameter(NamedTuple):
+    """A parameter of a function: where it stands and what it is called."""
+
+    position: int
+    name: str
+
+    def of(self, args: Sequence[Any], kwargs: Mapping[str, Any], default: Any = None) -> Any:
+        """The argument that a call gives for it."""
+        return args[self.position] if len(args) > self.position else kwargs.get(self.name, default)
+
+
+class Writes(NamedTuple):
+    """What a function writes to, and the flag that asks it to, if it only does so when asked."""
+
+    target: Parameter
+    flag: Parameter | None = None
+    asked: bool = True
+
+    def by(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+        """Whether a call writes."""
+        return self.flag is None or bool(self.flag.of(args, kwargs, not self.asked)) is self.asked
+
+
+def _overwrites(position: int) -> Writes:
+    return Writes(Parameter(0, "a"), Parameter(position, "overwrite_input"))
+
+
+WRITING_FUNCTIONS = {
+    "numpy:copyto": Writes(Parameter(0, "dst")),
+    "numpy:put": Writes(Parameter(0, "a")),
+    "numpy:place": Writes(Parameter(0, "arr")),
+    "numpy:putmask": Writes(Parameter(0, "a")),
+    "numpy:fill_diagonal": Writes(Parameter(0, "a")),
+    "numpy:put_along_axis": Writes(Parameter(0, "arr")),
+    "numpy:nan_to_num": Writes(Parameter(0, "x"), Parameter(1, "copy"), False),
+    "numpy:median": _overwrites(3),
+    "numpy:nanmedian": _overwrites(3),
+    "numpy:percentile": _overwrites(4),
+    "numpy:nanpercentile": _overwrites(4),
+    "numpy:quantile": _overwrites(4),
+    "numpy:nanquantile": _overwrites(4),
+    "numpy.lib.recfunctions:assign_fields_by_name": Writes(Parameter(0, "dst")),
+    "numpy.lib.recfunctions:recursive_fill_fields": Writes(Parameter(1, "output")),
+}
 
 
 def written_arguments(operation: Operation, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
     """Return the arguments that an operation writes to, hosted or not."""
     kind, name, variant, _ = operation
     written: list[Any] = []
-    if (
+    if kind == FUNCTION:
+        rule = WRITING_FUNCTIONS.get(name)
+        if rule is not None and rule.by(args, kwargs):
+            written.append(rule.target.of(args, kwargs))
+    elif (
         (kind == OPERATOR and name in IN_PLACE_OPERATORS)
         or (kind == METHOD and (name in WRITING_METHODS or (name == "byteswap" and _inplace(args, kwargs))))
         or (kind == UFUNC and variant == "at")
-        or (kind == FUNCTION and name in WRITING_FUNCTIONS)
         or kind == SET
     ):
         written += args[:1]
-        if not args:
-            written += [kwargs[key] for key in ("dst", "a", "arr") if key in kwargs]
     out = kwargs.get("out")
+    if out is None and len(args) > 1 and kind in (FUNCTION, METHOD):
+        position = _position_of_out(kind, name)
+        out = args[position] if position is not None and position < len(args) else None
     if out is not None:
         written += out if isinstance(out, (tuple, list)) else [out]
     return [target for target in written if target is not None]
+
+
+# C functions, whose signatures older releases of NumPy do not tell.
+_KNOWN_OUT = {"numpy:concatenate": 2, "numpy:dot": 2, "numpy:busday_offset": 6, "numpy:busday_count": 5,
+              "numpy:is_busday": 4}  # fmt: skip
+
+
+@functools.cache
+def _position_of_out(kind: str, name: str) -> int | None:
+    """Where a function or method takes ``out`` by position; None if nowhere.
+
+    A method takes it where the function of its name does.
+    """
+    path = name if kind == FUNCTION else f"numpy:{name}"
+    try:
+        parameters = inspect.signature(numpy_function(path)).parameters
+    except (ValueError, TypeError, ProtocolError):
+        return _KNOWN_OUT.get(path)
+    for position, parameter in enumerate(parameters.values()):
+        if parameter.kind not in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            return None
+        if parameter.name == "out":
+            return position
+    return None
 
 
 def _inplace(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
@@ -110,7 +184,7 @@ _LIVE_FUNCTIONS = {
     for name in
     # views
     ["reshape", "ravel", "transpose", "permute_dims", "matrix_transpose", "moveaxis", "swapaxes", "rollaxis",
-     "expand_dims", "squeeze", "broadcast_to", "split", "array_split", "hsplit", "vsplit", "dsplit", "unstack",
+     "expand_dims", "squeeze", "broadcast_to", "diag", "split", "array_split", "hsplit", "vsplit", "dsplit", "unstack",
      "diagonal", "flip", "fliplr", "flipud", "rot90", "real", "imag",
      # facts that no element tells
      "shape", "ndim", "size", "iscomplexobj", "isrealobj",
@@ -170,3 +244,20 @@ def live_operands(operation: Operation, dtypes: Sequence[np.dtype[Any]]) -> str 
     if live is not None and not all(dtype.kind in _NUMBERS for dtype in dtypes):
         return None
     return live
+
+
+# Implemented in Python, and warning from there of too few elements.
+_AVERAGES = frozenset(["mean", "var", "std", "numpy:mean", "numpy:var", "numpy:std"])
+_DDOF = Parameter(4, "ddof")
+
+
+def warns_by_itself(operation: Operation, args: Sequence[Any], kwargs: Mapping[str, Any], shape: Sequence[int]) -> bool:
+    """Whether a read of an array of that shape may give warnings that are not about floating-point conditions.
+
+    Such a read has to be evaluated once and no more: a warning that was given cannot be taken back.
+    """
+    name = operation.name
+    if name not in _AVERAGES:
+        return False
+    freedom = 0 if name.endswith("mean") else _DDOF.of(args, kwargs, kwargs.get("correction", 0))
+    return kwargs.get("where") is not None or type(freedom) is not int or freedom >= min(shape, default=1)

@@ -12,6 +12,7 @@ from arrayhost.evaluation.hosted import evaluate_hosted
 from arrayhost.evaluation.operands import leaves, map_nested, map_results
 from arrayhost.evaluation.operations import FUNCTION, HOSTED, METHOD, OPERATOR, Operation, apply
 from arrayhost.evaluation.reading import evaluate_read, snapshot
+from arrayhost.evaluation.shadows import laid_out_copy
 from arrayhost.evaluation.tables import must_copy, written_arguments
 from arrayhost.host.store import Operand
 from arrayhost.memory.budget import check_free
@@ -172,7 +173,7 @@ class _Write:
             if not target.writer.flags.writeable:
                 self.memory[id(target)] = target.writer  # NumPy will say that it cannot be written to
             else:
-                self.memory[id(target)] = target.live.copy("K")
+                self.memory[id(target)] = laid_out_copy(target)
         result = self._evaluate()
         with _writing(holds):
             for target in self.targets:
