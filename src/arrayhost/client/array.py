@@ -11,6 +11,7 @@ from arrayhost.client.evaluating import ArrayProxy, evaluate, evaluate_in_host
 from arrayhost.core.records import ArrayStatistics
 from arrayhost.errors import format_bytes
 from arrayhost.evaluation.hosted import recover
+from arrayhost.evaluation.operands import foreign_as_ndarrays
 from arrayhost.evaluation.operations import (
     GET,
     HOSTED,
@@ -133,7 +134,7 @@ class HostedArray(ArrayProxy):
         if self._source.hold() is not None:
             evaluate(_SET_ITEM, (self, index, value), {})
             return
-        self._source.link.set_item(self, index, value)
+        self._source.link.set_item(self, foreign_as_ndarrays(index), foreign_as_ndarrays(value))
 
     def __len__(self) -> int:
         shape = self.layout.shape

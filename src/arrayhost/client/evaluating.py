@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from arrayhost.core.handles import Written
 from arrayhost.errors import WouldDeadlock
-from arrayhost.evaluation.operands import leaves, map_nested
-from arrayhost.evaluation.operations import apply
+from arrayhost.evaluation.operands import foreign_as_ndarrays, leaves, map_nested
+from arrayhost.evaluation.operations import OPERATOR, apply
 from arrayhost.evaluation.reading import evaluate_read
 from arrayhost.evaluation.tables import written_arguments
 from arrayhost.sync.filelocks import EXCLUSIVE
@@ -124,6 +124,9 @@ def _ask(
     targets: Sequence[ArrayProxy],
 ) -> Any:
     """Have a proxy's host evaluate."""
+    if operation.kind != OPERATOR:
+        # Operators first ask the other operand's type, which must be what it was.
+        args, kwargs = foreign_as_ndarrays(list(args)), foreign_as_ndarrays(dict(kwargs))
     result = proxy._source.link.evaluate(operation, args, kwargs)
 
     def received(leaf: Any) -> Any:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 LeafT = TypeVar("LeafT")
 
-__all__ = ["leaves", "map_nested", "map_results"]
+__all__ = ["foreign_as_ndarrays", "leaves", "map_nested", "map_results"]
 
 # A scalar or a text holds no array; asking these few types first makes the common case cheap.
 _LEAVES = frozenset([int, float, complex, bool, str, bytes, type(None), slice, type(...), np.ndarray, type, np.dtype])
@@ -67,6 +67,27 @@ def leaves(args: Sequence[Any], kwargs: Mapping[str, Any], kind: type[LeafT]) ->
     for value in kwargs.values():
         map_nested(value, note)
     return found
+
+
+def foreign_as_ndarrays(value: Any) -> Any:
+    """Copy a nest with what other libraries call an array (a tensor, a data set in a file) converted to ndarrays.
+
+    NumPy would convert them, too. Done where they are, since many cannot travel, or not without their library. Types
+    that override what NumPy does with them are left as they are.
+    """
+    return map_nested(value, _foreign_as_ndarray)
+
+
+def _foreign_as_ndarray(leaf: Any) -> Any:
+    kind = type(leaf)
+    if (
+        not hasattr(kind, "__array__")
+        or hasattr(kind, "__array_ufunc__")
+        or hasattr(kind, "__array_function__")
+        or issubclass(kind, np.generic)
+    ):
+        return leaf
+    return np.asarray(leaf)
 
 
 def map_results(result: Any, wrap: Callable[[np.ndarray[Any, Any]], Any]) -> Any:

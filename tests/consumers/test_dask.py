@@ -1,0 +1,70 @@
+"""Dask's arrays from hosted arrays, and that what Dask remembers never stands for what was written later."""
+
+from multiprocessing.pool import ThreadPool
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.consumers.conftest import Maker, Pairs
+from tests.consumers.libraries import assert_alike, assert_equal, library
+
+da = library("dask.array")
+dask = library("dask")
+
+BLOCKS = (16, 16)
+CALLS = {
+    "as it is": lambda da, a: da.from_array(a, chunks=BLOCKS),
+    "one block": lambda da, a: da.from_array(a, chunks=-1),
+    "asarray": lambda da, a: da.asarray(a),
+    "sum": lambda da, a: da.from_array(a, chunks=BLOCKS).sum(axis=0),
+    "product": lambda da, a: da.from_array(a, chunks=BLOCKS).T @ da.from_array(a, chunks=BLOCKS),
+    "slices": lambda da, a: da.from_array(a, chunks=BLOCKS)[3:18:2, 5],
+    "fancy index": lambda da, a: da.from_array(a, chunks=BLOCKS)[[3, 17, 3]],
+    "mask": lambda da, a: da.from_array(a[0], chunks=8)[da.from_array(a[0], chunks=8) > 0],
+    "median": lambda da, a: da.median(da.from_array(a, chunks=BLOCKS), axis=0),
+    "map_blocks": lambda da, a: da.from_array(a, chunks=BLOCKS).map_blocks(np.sort),
+    "map_overlap": lambda da, a: da.from_array(a, chunks=BLOCKS).map_overlap(np.tanh, depth=1, boundary="none"),
+    "svd": lambda da, a: da.linalg.svd(da.from_array(a[:20], chunks=(20, 8)))[1],
+    "histogram": lambda da, a: da.histogram(da.from_array(a, chunks=BLOCKS), bins=5, range=(-3, 3))[0],
+    "where, with the hosted array itself": lambda da, a: da.where(da.from_array(a, chunks=BLOCKS) > 0, a, 0),
+    "hosted on the right": lambda da, a: da.ones(a.shape, chunks=BLOCKS) + a,
+    "hosted on the left": lambda da, a: a - da.ones(a.shape, chunks=BLOCKS),
+    "stack": lambda da, a: da.stack([a, a]),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_calls(da: Any, matrices: Pairs, name: str) -> None:
+    assert_alike(lambda a: np.asarray(CALLS[name](da, a).compute(scheduler="sync")), matrices, rtol=1e-12)
+
+
+def test_a_write_between_two_computations_is_seen(da: Any, hosted: Maker) -> None:
+    a = hosted(np.zeros((40, 40)))
+    before = da.from_array(a, chunks=BLOCKS)
+    assert before.sum().compute(scheduler="sync") == 0
+    a[3, 3] = 5
+    assert da.from_array(a, chunks=BLOCKS).sum().compute(scheduler="sync") == 5
+    # Dask copied the array, as it does an ndarray: what was made before is of before.
+    assert before.sum().compute(scheduler="sync") == 0
+
+
+def test_threads(da: Any, dask: Any, matrices: Pairs) -> None:
+    with ThreadPool(2) as pool:
+        with dask.config.set(pool=pool, scheduler="threads"):
+            assert_alike(lambda a: da.from_array(a, chunks=BLOCKS).std(axis=1).compute(), matrices, rtol=1e-12)
+        pool.close()
+        pool.join()
+
+
+@pytest.mark.slow
+def test_processes_are_sent_handles(da: Any, dask: Any, matrices: Pairs) -> None:
+    whole = {"whole": matrices["whole"]}
+    with dask.config.set({"multiprocessing.context": "fork", "num_workers": 2}):
+        assert_alike(lambda a: dask.delayed(np.sort)(a).compute(scheduler="processes"), whole)
+
+
+def test_storing_into_a_hosted_array(da: Any, hosted: Maker) -> None:
+    a, values = hosted(np.zeros((40, 40))), np.arange(1600.0).reshape(40, 40)
+    da.from_array(values, chunks=BLOCKS).store(a, scheduler="sync")
+    assert_equal(a.copy(), values)
