@@ -18,7 +18,7 @@ from arrayhost.evaluation.tables import ALL, FIRST, live_operands, warns_by_itse
 from arrayhost.sync.guards import BUSY, OWNED
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy.typing as npt
 
