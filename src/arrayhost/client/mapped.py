@@ -204,7 +204,7 @@ def proxy_of(source: Source, layout: Layout) -> HostedArray:
 
 def _from_handle(address: str, host_id: bytes, packed: bytes) -> HostedArray:
     """Unpickle: find or make the way to the host, and map the array."""
-    link: Any = sessions.find_link(address, host_id)
+    link: Any = sessions.find_link(address, host_id, packed)
     return proxy_of(link.attach(packed), unpack_handle(packed).layout)
 
 

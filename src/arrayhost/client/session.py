@@ -51,7 +51,10 @@ if TYPE_CHECKING:
 __all__ = ["Session", "find_link", "forget_sessions", "register_link", "round_trips", "session_for"]
 
 CONNECT_TIMEOUT = 10.0
+# Seconds to look for an answer before sleeping for it; those to small requests take a few microseconds.
+_PATIENCE = 50e-6
 _IDENTS = struct.Struct("<Q")
+_NUMBERS = frozenset([int, float, bool])
 _DEFAULT_ERRORS = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
 # Settings that name an object of the caller's cannot travel; their conditions come back as warnings.
 _TRAVELLING = {"call": "warn", "print": "warn", "log": "warn"}
@@ -161,13 +164,20 @@ class Session:
         self._n_connections = 0
         self._fork_pipes: list[int] = []
         self._new_pipe = -1
+        self._welcomed: Source | None = None
         self._connections: weakref.WeakSet[_Connection] = weakref.WeakSet()
         _all_sessions.add(self)
 
     # -- connecting ----------------------------------------------------------------------------------------------
 
-    def open(self) -> None:
+    def open(self, wanted: bytes = b"") -> None:
         """Connect, if that has not been done in this process.
+
+        Parameters
+        ----------
+        wanted : bytes
+            The packed handle of an array that the host is to send along with its first answer; `attach` then finds
+            it here without another round trip.
 
         Raises
         ------
@@ -178,26 +188,33 @@ class Session:
                 return
             if self.closed:
                 raise HostGoneError(f"the host at {self.address} has ended; start another")
+            inherited = bool(self._leases())
+            if inherited:
+                wanted = b""  # among what is claimed, or asked for afterwards
             ident = os.urandom(16)
             proof = prove(self._authkey, ident) if self._authkey is not None else b""
-            stream, message = self._hello("session", ident, 0, proof)
+            stream, message = self._hello("session", ident, 0, proof, wanted)
             try:
                 self._adopt(message)
+                self._welcome(message, wanted)
             except BaseException:
-                close_all(message.fds)
                 stream.close()
                 raise
+            finally:
+                close_all(message.fds)
             self._ident = ident
             self._channel = stream.socket
-            if self._leases():
+            if inherited:
                 self._claim_inherited()
         register_link(self)
 
-    def _hello(self, role: str, ident: bytes, number: int, proof: bytes = b"") -> tuple[UnixStream, Message]:
+    def _hello(
+        self, role: str, ident: bytes, number: int, proof: bytes = b"", wanted: bytes = b""
+    ) -> tuple[UnixStream, Message]:
         stream = UnixStream(connect_unix(self.address, CONNECT_TIMEOUT))
         try:
             stream.socket.settimeout(CONNECT_TIMEOUT)
-            stream.send(Kind.HELLO, 0, msgpack.packb([role, ident, number, proof]))
+            stream.send(Kind.HELLO, 0, msgpack.packb([role, ident, number, proof, wanted]))
             message = stream.receive()
             stream.socket.settimeout(None)
             if message is None:
@@ -211,21 +228,29 @@ class Session:
 
     def _adopt(self, message: Message) -> None:
         """Take in what the host says of itself: who it is, its control table, its lock files."""
-        (host_id, _, lock_timeout, n_slots), _ = msgpack.unpackb(message.body[1:])
+        host_id, lock_timeout, n_slots, n_files, _ = msgpack.unpackb(message.body)
         if self.host_id and self.host_id != host_id:
             raise HostGoneError(f"the host at {self.address} is another one now; arrays of the old one are gone")
         if self._table is None:
             self._table = ControlTable.open(message.fds[0], n_slots * ROW_WORDS * 8)
-            self._files = LockFiles(message.fds[1:])
-            os.close(message.fds[0])
-        else:
-            close_all(message.fds)
+            self._files = LockFiles(message.fds[1 : 1 + n_files])
+            del message.fds[1 : 1 + n_files]
         self.host_id, self.lock_timeout = host_id, lock_timeout
 
     def _leases(self) -> list[Lease]:
         """The living leases of this process."""
         found = [end() for end, _ in list(self._ends.values())]
         return [lease for lease in found if lease is not None]
+
+    def _welcome(self, message: Message, wanted: bytes) -> None:
+        """Map the array that was asked for with the hello; the host has leased it and sent its segment last."""
+        if wanted and msgpack.unpackb(message.body)[-1]:
+            array = unpack_handle(wanted)
+            source = self._find_source(array, {array.ident: message.fds[-1]})
+            if source is not None:
+                source.count[0] += 1
+            # Held until `attach` asks for it, which is next.
+            self._welcomed = source
 
     def _claim_inherited(self) -> None:
         """In a forked child: lease what the parent had, and let go of the pipe that kept it."""
@@ -333,7 +358,7 @@ class Session:
             if timeout is not None:
                 stream.socket.settimeout(timeout)
             stream.send(kind, sequence, body, attachments)
-            message = stream.receive()
+            message = stream.receive(_PATIENCE if timeout is None else 0.0)
             if message is None:
                 raise HostGoneError(f"the host at {self.address} has ended")
             if message.sequence != sequence:
@@ -409,6 +434,7 @@ class Session:
         array = unpack_handle(packed)
         self.open()
         source = self._find_source(array, {})
+        self._welcomed = None
         if source is not None:
             return source
 
@@ -454,7 +480,17 @@ class Session:
 
     def set_item(self, target: Any, index: Any, value: Any) -> None:
         """Carry out ``target[index] = value`` in the host. Cost: one round trip."""
-        self.request(Kind.SET_ITEM, [target, index, value, self.context()])
+        context = self.context()
+        if type(index) in _NUMBERS and type(value) in _NUMBERS:
+            # One element: by far the most frequent request, and one that needs no more than msgpack.
+            try:
+                body = msgpack.packb([target.reference(self, by_value=True), index, value, context])
+            except OverflowError:
+                pass  # an integer of more than 64 bits
+            else:
+                self._exchange(Kind.SET_ITEM, body)
+                return
+        self.request(Kind.SET_ITEM, [target, index, value, context])
 
     def snapshot(self, target: Any) -> npt.NDArray[Any]:
         """Have the host copy an array under its lock. Cost: one round trip."""
@@ -591,8 +627,8 @@ class Session:
 # -- sessions of this process -------------------------------------------------------------------------------------
 
 
-def session_for(address: str, authkey: bytes | None = None) -> Session:
-    """Return this process's open session with the host at an address.
+def session_for(address: str, authkey: bytes | None = None, wanted: bytes = b"") -> Session:
+    """Return this process's open session with the host at an address; for `wanted` see `Session.open`.
 
     Raises
     ------
@@ -607,7 +643,7 @@ def session_for(address: str, authkey: bytes | None = None) -> Session:
     spare = None
     if session is None or (authkey is not None and session._authkey != authkey):
         session = Session(address, authkey)
-        session.open()
+        session.open(wanted)
         with _registry_lock:
             known = _links.get(session.host_id)
             if isinstance(known, Session) and not known.closed and known is not session:
@@ -641,8 +677,8 @@ def register_link(link: Link) -> None:
         _links.setdefault(link.host_id, link)
 
 
-def find_link(address: str, host_id: bytes) -> Link:
-    """Return this process's link to the host that a handle names.
+def find_link(address: str, host_id: bytes, wanted: bytes = b"") -> Link:
+    """Return this process's link to the host that a handle names; for `wanted` see `Session.open`.
 
     Raises
     ------
@@ -652,7 +688,7 @@ def find_link(address: str, host_id: bytes) -> Link:
     link = _links.get(host_id)
     if link is not None and not getattr(link, "closed", False):
         return link
-    session = session_for(address)
+    session = session_for(address, wanted=wanted)
     if session.host_id != host_id:
         raise HostGoneError(f"the host at {address} is another one now; arrays of the old one are gone")
     return session

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 
 from arrayhost.core.records import ClientRecord, HostRecord
-from arrayhost.errors import NotAuthorizedError, ProtocolError
+from arrayhost.errors import NotAuthorizedError, ProtocolError, StaleProxyError
 from arrayhost.host import reports
 from arrayhost.host.clients import describe_process
 from arrayhost.host.inspection import array_records
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
     from arrayhost.core.records import Creator, HostStatistics
     from arrayhost.host.service import Service
+    from arrayhost.host.store import Operand
     from arrayhost.wire.frames import Frame
 
 __all__ = ["Server"]
@@ -68,6 +69,7 @@ class _Pending:
         self.deadline = deadline
         self.decoder = FrameDecoder()
         self.fds: list[int] = []
+        self.is_watched = False
 
 
 class _Session:
@@ -304,13 +306,20 @@ class Server:
         sock.setblocking(False)
         pending = _Pending(sock, time.monotonic() + _HELLO_SECONDS)
         self._pending.add(pending)
-        self._selector.register(sock, selectors.EVENT_READ, lambda: self._hear(pending))
+        self._hear(pending)  # most peers have said hello by now, and need no watch
+        if pending in self._pending:
+            self._selector.register(sock, selectors.EVENT_READ, lambda: self._hear(pending))
+            pending.is_watched = True
 
     def _drop_pending(self, pending: _Pending) -> None:
-        self._pending.discard(pending)
-        self._selector.unregister(pending.socket)
-        close_all(pending.fds)
+        self._no_longer_pending(pending)
         pending.socket.close()
+
+    def _no_longer_pending(self, pending: _Pending) -> None:
+        self._pending.discard(pending)
+        if pending.is_watched:
+            self._selector.unregister(pending.socket)
+        close_all(pending.fds)
 
     def _hear(self, pending: _Pending) -> None:
         """Read a new peer's hello as it arrives."""
@@ -322,34 +331,32 @@ class Server:
             frame = pending.decoder.next_frame()
             if frame is None:
                 return
-            role, ident, number = self._read_hello(frame)
+            role, ident, number, wanted = self._read_hello(frame)
         except (ProtocolError, NotAuthorizedError) as error:
             self._refuse(pending, frame, error)
             return
-        self._pending.discard(pending)
-        self._selector.unregister(pending.socket)
-        close_all(pending.fds)
+        self._no_longer_pending(pending)
         if role == "session":
-            self._begin_session(pending, frame, ident)
+            self._begin_session(pending, frame, ident, wanted)
         else:
             self._begin_calls(pending, frame, ident, number)
 
-    def _read_hello(self, frame: Frame) -> tuple[str, bytes, int]:
+    def _read_hello(self, frame: Frame) -> tuple[str, bytes, int, bytes]:
         if frame.kind != Kind.HELLO:
             raise ProtocolError(f"a {Kind(frame.kind).name} frame where a hello was due")
         try:
-            role, ident, number, proof = msgpack.unpackb(frame.body)
+            role, ident, number, proof, wanted = msgpack.unpackb(frame.body)
         except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
             raise ProtocolError("a malformed hello") from error
         if role not in ("session", "calls") or not isinstance(ident, bytes) or len(ident) != 16:
             raise ProtocolError("a malformed hello")
-        if not isinstance(number, int) or not isinstance(proof, bytes):
+        if not isinstance(number, int) or not isinstance(proof, bytes) or not isinstance(wanted, bytes):
             raise ProtocolError("a malformed hello")
         if proof and not hmac.compare_digest(proof, prove(self._authkey, ident)):
             raise NotAuthorizedError("the client's authkey is not this host's; give connect() the key of the host")
         if (role == "calls") != (ident in self._sessions):
             raise ProtocolError("a connection without its session")
-        return role, ident, number
+        return role, ident, number, wanted
 
     def _refuse(self, pending: _Pending, frame: Frame | None, error: Exception) -> None:
         log.warning("refused a client: %s", error)
@@ -358,21 +365,34 @@ class Server:
             pending.socket.send(pack_frame(Kind.ERROR, frame.sequence if frame else 0, msgpack.packb(description)))
         self._drop_pending(pending)
 
-    def _begin_session(self, pending: _Pending, frame: Frame, ident: bytes) -> None:
+    def _begin_session(self, pending: _Pending, frame: Frame, ident: bytes, wanted: bytes) -> None:
         session = _Session(ident, pending.socket, pending.decoder, describe_process(*peer_credentials(pending.socket)))
         store = self.service.store
-        about = [self.host_id, self.address, self.service.lock_timeout, store.table.n_slots]
-        body = b"\0" + msgpack.packb([about, []])
+        fds = [store.control_fd, *store.files.fds()]
+        n_files = len(fds) - 1
+        operand = self._lease_wanted(wanted, ident) if wanted else None
+        if operand is not None:
+            fds.append(operand.referent.fd)
+        about = [self.host_id, self.service.lock_timeout, store.table.n_slots, n_files, operand is not None]
         try:
-            UnixStream(session.socket).send(
-                Kind.RESULT, frame.sequence, body, fds=[store.control_fd, *store.files.fds()]
-            )
+            UnixStream(session.socket).send(Kind.RESULT, frame.sequence, msgpack.packb(about), fds=fds)
         except ConnectionError:
             session.socket.close()
+            store.drop_holder(ident)
             return
         self._sessions[ident] = session
         log.info("process %d connected: %s", session.client.pid, session.client.program)
         self._selector.register(session.socket, selectors.EVENT_READ, lambda: self._lease_channel(session))
+
+    def _lease_wanted(self, packed: bytes, ident: bytes) -> Operand | None:
+        """Find the array that a new session has a handle of; if it is gone, the session is told when it asks again."""
+        store = self.service.store
+        try:
+            operand = store.find_packed(packed)
+            store.grant(operand.referent.ident, ident)
+        except StaleProxyError:
+            return None
+        return operand
 
     def _begin_calls(self, pending: _Pending, frame: Frame, ident: bytes, number: int) -> None:
         session = self._sessions[ident]

@@ -65,4 +65,4 @@ class ControlTable:
     @classmethod
     def open(cls, fd: int, n_bytes: int) -> ControlTable:
         """Map a table received from its host."""
-        return cls(map_segment(fd, n_bytes))
+        return cls(map_segment(fd, n_bytes, huge_pages=False))

@@ -30,8 +30,8 @@ __all__ = ["HUGE_PAGE", "Mapping", "create_file", "create_segment", "map_segment
 HUGE_PAGE = 2 * 1024 * 1024
 # A collapse takes about 0.15 ms a huge page; on fragmented memory the kernel compacts first and can take ten times
 # that. It then costs more than it gives, so a slow one is given up.
-_COLLAPSE_SECONDS_PER_PAGE = 1.5e-3
-_COLLAPSE_SECONDS_FREE = 0.05
+_COLLAPSE_SECONDS_PER_PAGE = 12e-3
+_COLLAPSE_SECONDS_FREE = 0.1
 _PAGE = 4096
 # Below this a second thread costs more than it saves.
 _THREADS_FROM = 64 * 1024 * 1024
@@ -158,8 +158,8 @@ def create_segment(
     return fd, mapping
 
 
-def map_segment(fd: int, n_bytes: int, *, writeable: bool = True) -> Mapping:
-    """Map the first `n_bytes` of a file; the descriptor may be closed afterwards.
+def map_segment(fd: int, n_bytes: int, *, writeable: bool = True, huge_pages: bool = True) -> Mapping:
+    """Map the first `n_bytes` of a file, where huge pages fit unless told otherwise; `fd` may be closed afterwards.
 
     Raises
     ------
@@ -169,7 +169,7 @@ def map_segment(fd: int, n_bytes: int, *, writeable: bool = True) -> Mapping:
     if n_bytes <= 0 or os.fstat(fd).st_size < n_bytes:
         raise ProtocolError(f"a segment of {n_bytes} bytes on a file that has {os.fstat(fd).st_size}")
     prot = _libc.PROT_READ | (_libc.PROT_WRITE if writeable else 0)
-    address = _libc.map_shared(n_bytes, prot, fd, HUGE_PAGE if n_bytes >= HUGE_PAGE else 1)
+    address = _libc.map_shared(n_bytes, prot, fd, HUGE_PAGE if huge_pages and n_bytes >= HUGE_PAGE else 1)
     return Mapping(address, n_bytes, n_bytes, writeable=writeable)
 
 

@@ -68,8 +68,8 @@ class _Section:
         guard = self._guard
         hold = None
         try:
-            hold, nested = guard.prepare(self._mode, may_await=True)
-            if not nested and not guard.attempt(hold):
+            hold = guard.prepare(self._mode, may_await=True)
+            if hold.depth == 1 and not guard.attempt(hold):
                 for delay in guard.waits(hold, self._timeout, self._what):
                     await asyncio.sleep(delay)
                     if guard.attempt(hold):
@@ -211,8 +211,8 @@ class ArrayLock:
         """
         guard = self._guard
         if not blocking:
-            hold, nested = guard.prepare(EXCLUSIVE)
-            if nested:
+            hold = guard.prepare(EXCLUSIVE)
+            if hold.depth > 1:
                 return True
             try:
                 if guard.attempt(hold):

@@ -7,6 +7,7 @@ import contextlib
 import os
 import socket
 import struct
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,12 +24,20 @@ if TYPE_CHECKING:
 
 __all__ = ["LOCAL_PREFIX", "Message", "UnixStream", "bind_unix", "connect_unix", "peer_credentials", "receive_ready"]
 
+# Most messages fit in the first; a buffer is allocated for each read, and a large one costs.
+_FIRST_BYTES = 4 * 1024
 _RECEIVE_BYTES = 64 * 1024
 _ANCILLARY_BYTES = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
 # Plain numbers: the socket module's are enum members, whose operators cost a microsecond each.
 _TRUNCATED = int(socket.MSG_CTRUNC)
+_DONTWAIT = int(socket.MSG_DONTWAIT)
 _CREDENTIALS = struct.Struct("3i")
 _close = os.close
+# Looking for a message without sleeping is given up for a while after so many times in vain.
+_GIVE_UP_AFTER = 2
+_TRY_AGAIN_AFTER = 128
+# What ``recvmsg`` returns: bytes, ancillary data, flags, address.
+_Part = tuple[bytes, list[tuple[int, int, bytes]], int, Any]
 LOCAL_PREFIX = "unix:"
 
 
@@ -59,10 +68,11 @@ class UnixStream:
     a reply that still comes would be taken for the next one's.
     """
 
-    __slots__ = ("_receive", "_send", "socket")
+    __slots__ = ("_n_vain", "_receive", "_send", "socket")
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
+        self._n_vain = 0
         self._send = sock.send
         self._receive = sock.recvmsg
 
@@ -124,8 +134,14 @@ class UnixStream:
         except OSError as error:
             raise HostGoneError(f"the connection broke while sending: {error}") from error
 
-    def receive(self) -> Message | None:
+    def receive(self, patience: float = 0.0) -> Message | None:
         """Wait for one message; None at the end of the stream.
+
+        Parameters
+        ----------
+        patience : float
+            Seconds to look for it again and again before sleeping: being woken on an idle processor takes several
+            times as long as most answers.
 
         Raises
         ------
@@ -137,7 +153,7 @@ class UnixStream:
         fds: list[int] = []
         try:
             try:
-                data = self._receive_some(fds)
+                data = self._receive_first(patience, fds)
                 if not data:
                     return None
                 while len(data) < HEADER_BYTES:
@@ -162,21 +178,47 @@ class UnixStream:
             close_all(fds)
             raise
 
-    def _receive_some(self, fds: list[int]) -> bytes:
-        data, ancillary, flags, _ = self._receive(_RECEIVE_BYTES, _ANCILLARY_BYTES)
-        if ancillary:
-            take_descriptors(ancillary, fds)
-        if flags & _TRUNCATED:
-            raise ProtocolError(
-                "descriptors were lost on the way: this process is at its limit of open files; raise it with ulimit -n"
-            )
-        return data
+    def _receive_first(self, patience: float, fds: list[int]) -> bytes:
+        part = self._look(patience) if patience else None
+        return _accept_part(part or self._receive(_FIRST_BYTES, _ANCILLARY_BYTES), fds)
+
+    def _look(self, patience: float) -> _Part | None:
+        """Look for data without sleeping, unless that was in vain lately.
+
+        It is where both sides share a processor: the other one cannot run before this one sleeps. Yielding instead
+        would hand the processor to whatever else wants it.
+        """
+        if self._n_vain >= _GIVE_UP_AFTER:
+            self._n_vain = (self._n_vain + 1) % _TRY_AGAIN_AFTER
+            return None
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline:
+            try:
+                part: _Part = self._receive(_FIRST_BYTES, _ANCILLARY_BYTES, _DONTWAIT)
+            except BlockingIOError:
+                continue
+            self._n_vain = 0
+            return part
+        self._n_vain += 1
+        return None
 
     def _receive_more(self, fds: list[int]) -> bytes:
-        data = self._receive_some(fds)
+        data = _accept_part(self._receive(_RECEIVE_BYTES, _ANCILLARY_BYTES), fds)
         if not data:
             raise HostGoneError("the connection ended in the middle of a message")
         return data
+
+
+def _accept_part(part: _Part, fds: list[int]) -> bytes:
+    """Take what ``recvmsg`` returned: the descriptors into `fds`, the bytes as the result."""
+    data, ancillary, flags, _ = part
+    if ancillary:
+        take_descriptors(ancillary, fds)
+    if flags & _TRUNCATED:
+        raise ProtocolError(
+            "descriptors were lost on the way: this process is at its limit of open files; raise it with ulimit -n"
+        )
+    return data
 
 
 def receive_ready(sock: socket.socket, decoder: FrameDecoder, fds: list[int]) -> bool:
