@@ -29,6 +29,7 @@ CASES: tuple[Case, ...] = (
     *rows_sum.CASES,
     *rows_hosting.CASES,
     *rows_items.CASES,
+    *rows_small.CASES,
     *rows_sections.CASES,
     *rows_handoff.CASES,
     *rows_memory.CASES,

@@ -4,12 +4,32 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.harness import Case, Measurement, Scale, interleave, statement
+from benchmarks.harness import Budget, Case, Measurement, Scale, interleave, statement
 from benchmarks.hosts import Counter, both
 
 ELEMENTS = 10
 LOCAL = 2000
 TRIPS = 300
+
+
+def measure_getitem(scale: Scale) -> Measurement:
+    """``a[i]``."""
+    with both() as (ours, _):
+        contenders = {
+            "ours": statement("a[i]", LOCAL, a=ours.ones((ELEMENTS,)), i=7),
+            "N": statement("x[i]", LOCAL, x=np.ones((ELEMENTS,)), i=7),
+        }
+        return Measurement(interleave(contenders, scale.fast))
+
+
+def measure_shape(scale: Scale) -> Measurement:
+    """``a.shape``."""
+    with both() as (ours, _):
+        contenders = {
+            "ours": statement("a.shape", LOCAL, a=ours.ones((ELEMENTS,))),
+            "N": statement("x.shape", LOCAL, x=np.ones((ELEMENTS,))),
+        }
+        return Measurement(interleave(contenders, scale.fast))
 
 
 def measure_add(scale: Scale) -> Measurement:
@@ -47,8 +67,10 @@ def measure_method(scale: Scale) -> Measurement:
         return Measurement(interleave(contenders, scale.fast))
 
 
-INFORMATIVE = (
-    Case("add-10", "a + b, 10 elements", measure_add),
-    Case("sum-10", "a.sum(), 10 elements", measure_sum),
-    Case("method", "method call on a hosted object", measure_method),
+CASES = (
+    Case("getitem-10", "a[i], beside ndarray", measure_getitem, Budget("ours/N", 5, "N")),
+    Case("shape-10", "a.shape, beside ndarray", measure_shape, Budget("ours/N", 5, "N")),
+    Case("add-10", "a + b, 10 elements", measure_add, Budget("ours/N", 5, "N")),
+    Case("sum-10", "a.sum(), 10 elements", measure_sum, Budget("ours/N", 5, "N")),
 )
+INFORMATIVE = (Case("method", "method call on a hosted object", measure_method),)

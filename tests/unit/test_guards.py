@@ -208,6 +208,7 @@ def test_a_holder_that_died_without_writing_harms_nothing(pair: Pair) -> None:
 def test_a_reused_row_is_noticed(pair: Pair) -> None:
     stamp = pair.mine.stamp()
     pair.set_word(GENERATION, GEN + 1)
+    pair.set_word(VERSION, pair.word(VERSION) + 2)  # as whoever frees a row does
     assert not pair.mine.unchanged(stamp)
     for use in (pair.mine.stamp, lambda: acquire(pair.mine)):
         with pytest.raises(StaleProxyError):

@@ -8,6 +8,7 @@ import numpy as np
 
 from arrayhost.client.attributes import Attributes
 from arrayhost.client.evaluating import ArrayProxy, evaluate, evaluate_in_host
+from arrayhost.client.steady import steady_arguments
 from arrayhost.core.records import ArrayStatistics
 from arrayhost.errors import format_bytes
 from arrayhost.evaluation.hosted import recover
@@ -22,6 +23,7 @@ from arrayhost.evaluation.operations import (
     function_operation,
     ufunc_operation,
 )
+from arrayhost.evaluation.tables import COMPUTING_FUNCTIONS, COMPUTING_VARIANTS
 from arrayhost.sync.sections import ArrayLock, ReadSection, SectionGroup, WriteSection
 from arrayhost.wire.codec import array_reference, pack_handle
 
@@ -345,12 +347,21 @@ class HostedArray(ArrayProxy):
     # -- being an ndarray to everybody -------------------------------------------------------------------------------
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        if method in COMPUTING_VARIANTS:
+            values = steady_arguments(inputs, (), kwargs)
+            if values is not None:
+                return getattr(ufunc, method)(*values, **kwargs)
         return evaluate(ufunc_operation(ufunc, method), inputs, kwargs)
 
     def __array_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Any:
-        return evaluate(function_operation(func), args, kwargs)
+        operation = function_operation(func)
+        if operation.name in COMPUTING_FUNCTIONS:
+            values = steady_arguments(args[:1], args[1:], kwargs)
+            if values is not None:
+                return func(*values, **kwargs)
+        return evaluate(operation, args, kwargs)
 
     def __str__(self) -> str:
         return repr(self._private_copy())

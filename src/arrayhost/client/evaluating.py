@@ -53,6 +53,14 @@ class ArrayProxy:
         """Copy the elements consistently, in their own memory order."""
         raise NotImplementedError  # each kind's own
 
+    def _steady(self) -> npt.NDArray[Any] | None:
+        """Return a consistent private copy that took next to nothing to make, or None: see `client.steady`."""
+        return None
+
+    def _row_version(self) -> int:
+        """Return the version as it stands, odd while somebody writes; 0 if it is not at hand."""
+        return 0
+
     # -- an operand of `evaluation.reading`, where this process has mapped the array -------------------------------
 
     @property

@@ -5,6 +5,7 @@ Nothing here knows how anything is evaluated; each name becomes an `Operation`.
 
 from __future__ import annotations
 
+import operator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,10 @@ from arrayhost.client.array import HostedArray
 from arrayhost.client.evaluating import evaluate
 from arrayhost.client.libraries import METHODS as LIBRARY_METHODS
 from arrayhost.client.mapped import MappedArray
+from arrayhost.client.steady import steady_arguments, steady_pair
 from arrayhost.client.unmapped import UnmappedArray
 from arrayhost.evaluation.operations import GET, METHOD, OPERATOR, SET, Operation
+from arrayhost.evaluation.tables import COMPUTING_METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -79,13 +82,20 @@ def _defers(other: Any) -> bool:
 
 def _binary(name: str, function_name: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
     operation = Operation(OPERATOR, function_name)
+    compute = getattr(operator, function_name)
 
     def forward(self: HostedArray, other: Any) -> Any:
+        values = steady_pair(self, other)
+        if values is not None:
+            return compute(*values)
         if _defers(other):
             return NotImplemented
         return evaluate(operation, (self, other), {})
 
     def backward(self: HostedArray, other: Any) -> Any:
+        values = steady_pair(self, other)
+        if values is not None:
+            return compute(values[1], values[0])
         if _defers(other):
             return NotImplemented
         return evaluate(operation, (other, self), {})
@@ -103,6 +113,8 @@ def _in_place(name: str) -> Callable[..., Any]:
 
 
 def _method(name: str) -> Callable[..., Any]:
+    if name in COMPUTING_METHODS:
+        return _computing_method(name)
     operation = Operation(METHOD, name)
 
     def method(self: HostedArray, *args: Any, **kwargs: Any) -> Any:
@@ -111,22 +123,30 @@ def _method(name: str) -> Callable[..., Any]:
     return method
 
 
-def _divmod() -> tuple[Callable[..., Any], Callable[..., Any]]:
-    forward_operation, backward_operation = Operation(METHOD, "__divmod__"), Operation(METHOD, "__rdivmod__")
+def _computing_method(name: str) -> Callable[..., Any]:
+    operation = Operation(METHOD, name)
 
-    def forward(self: HostedArray, other: Any) -> Any:
-        return evaluate(forward_operation, (self, other), {})
+    def method(self: HostedArray, *args: Any, **kwargs: Any) -> Any:
+        if not args and not kwargs:
+            mine = self._steady()
+            if mine is not None:
+                return getattr(mine, name)()
+        else:
+            values = steady_arguments((self,), args, kwargs)
+            if values is not None:
+                return getattr(values[0], name)(*values[1:], **kwargs)
+        return evaluate(operation, (self, *args), kwargs)
 
-    def backward(self: HostedArray, other: Any) -> Any:
-        return evaluate(backward_operation, (self, other), {})
-
-    return forward, backward
+    return method
 
 
-def _power(self: HostedArray, other: Any, modulus: Any = None) -> Any:
-    if modulus is not None or _defers(other):
-        return NotImplemented
-    return evaluate(Operation(OPERATOR, "pow"), (self, other), {})
+def _power() -> Callable[..., Any]:
+    forward, _ = _binary("pow", "pow")
+
+    def power(self: HostedArray, other: Any, modulus: Any = None) -> Any:
+        return NotImplemented if modulus is not None else forward(self, other)
+
+    return power
 
 
 def _fact(name: str) -> tuple[property, property]:
@@ -204,13 +224,13 @@ def _install_all() -> None:
         _install(f"__{name}__", forward)
         if name not in _COMPARISONS:
             _install(f"__r{name}__", backward)
-    _install("__pow__", _power)
+    _install("__pow__", _power())
     for name in _UNARY:
         _install(f"__{name}__", _method(f"__{name}__"))
     for name in _IN_PLACE:
         _install(f"__i{name}__", _in_place(name))
-    for method, value in zip(("__divmod__", "__rdivmod__"), _divmod(), strict=True):
-        _install(method, value)
+    for name in ("__divmod__", "__rdivmod__"):
+        _install(name, _method(name))
     for name in _CONVERSIONS:
         _install(name, _method(name))
     for name in dir(np.ndarray):

@@ -18,7 +18,17 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-__all__ = ["ALL", "FIRST", "live_operands", "must_copy", "warns_by_itself", "written_arguments"]
+__all__ = [
+    "ALL",
+    "COMPUTING_FUNCTIONS",
+    "COMPUTING_METHODS",
+    "COMPUTING_VARIANTS",
+    "FIRST",
+    "live_operands",
+    "must_copy",
+    "warns_by_itself",
+    "written_arguments",
+]
 
 # -- what an operation writes to -----------------------------------------------------------------------------------
 
@@ -158,6 +168,22 @@ def must_copy(operation: Operation, targets: Sequence[np.ndarray[Any, Any]], *, 
         return target is not None or variant not in ("__call__", "reduce", "accumulate", "at")
     return name not in _WHOLE_OR_NOTHING.get(kind, ())
 
+
+# -- what only computes -------------------------------------------------------------------------------------------
+
+# Their results never share memory with their operands, and they run no code of anybody's: so it does not matter on
+# which copy of an operand they are evaluated.
+COMPUTING_METHODS = frozenset(
+    ["sum", "prod", "min", "max", "mean", "std", "var", "any", "all", "argmin", "argmax", "cumsum", "cumprod", "item",
+     "tolist", "tobytes", "__bool__", "__int__", "__float__", "__complex__", "__index__", "__contains__", "__neg__",
+     "__abs__", "__invert__", "__divmod__", "__rdivmod__"]
+)  # fmt: skip
+COMPUTING_FUNCTIONS = frozenset(
+    f"numpy:{name}" for name in
+    ["sum", "prod", "min", "max", "amin", "amax", "mean", "std", "var", "any", "all", "argmin", "argmax", "cumsum",
+     "cumprod"]
+)  # fmt: skip
+COMPUTING_VARIANTS = frozenset(["__call__", "reduce", "accumulate", "outer", "reduceat"])  # of ufuncs
 
 # -- what may read memory that somebody writes to ------------------------------------------------------------------
 

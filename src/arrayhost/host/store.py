@@ -379,7 +379,8 @@ class Store:
             words, base = self.table.words, guard.base
             words[base + GENERATION] = 0
             words[base + TORN] = words[base + TORN_PID] = 0
-            words[base + VERSION] += words[base + VERSION] & 1
+            # Readers who know the old version to be good must notice, too.
+            words[base + VERSION] += 2 - (words[base + VERSION] & 1)
         finally:
             hold.free()
         self._free_slots.append(guard.slot)

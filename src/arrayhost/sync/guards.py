@@ -185,8 +185,8 @@ class Guard:
     """
 
     __slots__ = (
-        "__weakref__", "base", "exclusive", "exclusive_bytes", "files", "generation", "shared", "shared_bytes", "slot",
-        "table", "unlock_bytes", "words",
+        "__weakref__", "base", "exclusive", "exclusive_bytes", "files", "generation", "good", "row", "shared",
+        "shared_bytes", "slot", "table", "unlock_bytes", "words",
     )  # fmt: skip
 
     def __init__(self, table: ControlTable, files: LockFiles, slot: int, generation: int) -> None:
@@ -196,6 +196,10 @@ class Guard:
         self.slot = slot
         self.generation = generation
         self.base = slot * ROW_WORDS
+        self.row = table.words[self.base : self.base + ROW_WORDS]
+        # The version last found to be of this array and whole. It stays so: whoever tears or frees the array changes
+        # the version, so a reader that finds this one need not look at the rest of the row.
+        self.good = -1
         self.exclusive: Hold | None = None
         self.shared: list[Hold] = []
         self.exclusive_bytes = lock_request(slot, EXCLUSIVE)
@@ -232,6 +236,14 @@ class Guard:
         if self.words[self.base + TORN]:
             raise TornArrayError(self.words[self.base + TORN_PID])
 
+    def certify(self, version: int) -> bool:
+        """Whether a version that was just read says that the array is whole and nobody writes."""
+        row = self.row
+        if version & 1 or not ORDERED_STORES or row[TORN] or row[GENERATION] != self.generation:
+            return False
+        self.good = version
+        return True
+
     def stamp(self) -> int:
         """What a reader notes before it reads: the version, `BUSY`, or `OWNED` inside a section of one's own.
 
@@ -239,14 +251,16 @@ class Guard:
         ------
         StaleProxyError, TornArrayError
         """
-        version = self.words[self.base + VERSION]
+        version = self.row[VERSION]
         if self.exclusive is not None and self.holds(current_owner()):
             return OWNED
+        if version == self.good or self.certify(version):
+            return version
         self.check_current()
         if version & 1:
             return BUSY
         self.check_whole()
-        return version if ORDERED_STORES else BUSY
+        return BUSY  # only where stores are not ordered: no reader may go by versions there
 
     def unchanged(self, stamp: int) -> bool:
         """Whether nothing was written since `stamp` was noted."""
