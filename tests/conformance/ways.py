@@ -24,6 +24,8 @@ class Way:
         Given `base` or its proxy, the view that has the array's values.
     turn : callable
         Given the proxy of the view, the proxy to use.
+    by_message : bool
+        Whether values come from another process: then they are the caller's, without gaps and writeable.
     every : int
         Host each `every`-th operand only.
     """
@@ -32,6 +34,7 @@ class Way:
     base: Callable[[np.ndarray], np.ndarray] = lambda array: array.copy("K")
     take: Callable[[Any], Any] = lambda base: base
     turn: Callable[[Any], Any] = lambda proxy: proxy
+    by_message: bool = False
     every: int = 1
 
 
@@ -60,5 +63,7 @@ WAYS = [
     Way("mapped"),
     Way("strided view", _strided, _every_second),
     Way("transposed view", _transposed, _transpose),
+    Way("on_host", turn=lambda proxy: proxy.on_host, by_message=True),
+    Way("strided view on_host", _strided, _every_second, lambda proxy: proxy.on_host, by_message=True),
     Way("mixed with ndarrays", every=2),
 ]

@@ -116,5 +116,5 @@ def test_notes_and_the_hosts_traceback_travel() -> None:
 def test_warnings_come_at_the_callers_line(category: str, kind: type[Warning]) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        warn_caller(category, "careful")
+        warn_caller([(category, "careful")])
     assert [(w.category, str(w.message), w.filename) for w in caught] == [(kind, "careful", __file__)]

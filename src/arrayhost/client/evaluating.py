@@ -9,7 +9,7 @@ from arrayhost.errors import WouldDeadlock
 from arrayhost.evaluation.operands import foreign_as_ndarrays, leaves, map_nested
 from arrayhost.evaluation.operations import OPERATOR, apply
 from arrayhost.evaluation.reading import evaluate_read
-from arrayhost.evaluation.tables import written_arguments
+from arrayhost.evaluation.tables import is_callers, written_arguments
 from arrayhost.sync.filelocks import EXCLUSIVE
 
 if TYPE_CHECKING:
@@ -108,6 +108,8 @@ def evaluate(operation: Operation, args: Sequence[Any], kwargs: Mapping[str, Any
     if not targets:
         if not away:
             return evaluate_read(operation, args, kwargs, operands)
+        if is_callers(operation):
+            return _evaluate_copies(operation, args, kwargs)
         return _ask(operation, args, kwargs, away[0], targets)
     holds = [target._source.hold() for target in targets]
     if any(holds):
@@ -122,6 +124,16 @@ def evaluate_in_host(operation: Operation, args: Sequence[Any], kwargs: Mapping[
         return evaluate(operation, args, kwargs)
     targets = [target for target in written_arguments(operation, args, kwargs) if isinstance(target, ArrayProxy)]
     return _ask(operation, args, kwargs, proxy, targets)
+
+
+def _evaluate_copies(operation: Operation, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """Evaluate here on copies of what is not mapped here. Cost: one round trip an array."""
+
+    def copied(leaf: Any) -> Any:
+        return leaf._private_copy() if isinstance(leaf, ArrayProxy) else leaf
+
+    copies = {key: map_nested(arg, copied) for key, arg in kwargs.items()}
+    return apply(operation, [map_nested(arg, copied) for arg in args], copies)
 
 
 def _ask(

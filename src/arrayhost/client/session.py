@@ -390,7 +390,9 @@ class Session:
         try:
             if message.kind == Kind.ERROR:
                 codec = Codec(_no_proxies, message.attachments, allow_pickle=True)
-                raise failures.rebuild(codec.decode(body), allow_pickle=True)
+                described, warned = codec.decode(body)
+                failures.warn_caller(warned)
+                raise failures.rebuild(described, allow_pickle=True)
             if message.kind != Kind.RESULT:
                 raise ProtocolError(f"a {Kind(message.kind).name} frame as an answer")
             n_segments = body[0]
@@ -401,8 +403,7 @@ class Session:
             value, warned = codec.decode(body[start:])
         finally:
             close_all(message.fds)
-        for category, text in warned:
-            failures.warn_caller(category, text)
+        failures.warn_caller(warned)
         return value
 
     def _resolve(self, handle: bytes | ObjectHandle, segments: dict[int, int], counted: list[int]) -> Any:

@@ -58,17 +58,21 @@ def _numpy_ufunc(name: str) -> Any:
     return getattr(np, name, None) or getattr(umath, name, None)
 
 
+# Modules that show a function of another one under the name it should have: numpy.strings:_join is numpy.char.join.
+_SHOWN_IN = ("numpy.char",)
+
+
 def function_operation(function: Callable[..., Any]) -> Operation:
     """Name an array function."""
     module = getattr(function, "__module__", None) or ""
     name = getattr(function, "__name__", "")
     if module.partition(".")[0] == "numpy":
-        path = f"{module}:{name}"
-        try:
-            if numpy_function(path) is function:
-                return Operation(FUNCTION, path)
-        except ProtocolError:
-            pass
+        for path in (f"{module}:{name}", *(f"{other}:{name.lstrip('_')}" for other in _SHOWN_IN)):
+            try:
+                if numpy_function(path) is function:
+                    return Operation(FUNCTION, path)
+            except ProtocolError:
+                pass
     return Operation(FUNCTION, f"{module}:{name}", "", function)
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "COMPUTING_METHODS",
     "COMPUTING_VARIANTS",
     "FIRST",
+    "is_callers",
     "live_operands",
     "must_copy",
     "warns_by_itself",
@@ -287,3 +288,19 @@ def warns_by_itself(operation: Operation, args: Sequence[Any], kwargs: Mapping[s
         return False
     freedom = 0 if name.endswith("mean") else _DDOF.of(args, kwargs, kwargs.get("correction", 0))
     return kwargs.get("where") is not None or type(freedom) is not int or freedom >= min(shape, default=1)
+
+
+# -- what only the caller can evaluate -------------------------------------------------------------------------------
+
+# They write to the caller's files, call the caller's functions, or print as the caller's settings say.
+_CALLERS = frozenset(
+    ["tofile", "numpy:save", "numpy:savetxt", "numpy:savez", "numpy:savez_compressed",
+     "numpy:apply_along_axis", "numpy:apply_over_axes", "numpy:piecewise",
+     "numpy.lib.recfunctions:apply_along_fields",
+     "numpy:array2string", "numpy:array_repr", "numpy:array_str"]
+)  # fmt: skip
+
+
+def is_callers(operation: Operation) -> bool:
+    """Whether an operation belongs into the caller's process, wherever the array is."""
+    return operation.name in _CALLERS

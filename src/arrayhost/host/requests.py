@@ -143,14 +143,13 @@ class CallConnection:
                 result = _HANDLERS[message.kind](self, message, making)
                 kind, body, attachments = self._encode_result(result, fds, map_again=message.kind == Kind.ATTACH)
             except Exception as error:
-                reports.collected_warnings()
+                warned = failures.describe_warnings(reports.collected_warnings())
                 self._revoke()
                 fds.clear()
                 own_code = message.kind in _MAKING and not isinstance(error, ArrayHostError)
                 kind, attachments = Kind.ERROR, []
-                body = Encoder(_no_reference, allow_pickle=True).encode(
-                    failures.describe(error, with_traceback=own_code, allow_pickle=True)
-                )
+                described = failures.describe(error, with_traceback=own_code, allow_pickle=True)
+                body = Encoder(_no_reference, allow_pickle=True).encode([described, warned])
             self._sequence = message.sequence
             self._stream.send(kind, message.sequence, body, attachments, fds)
             if self._abandoned[0] == message.sequence:
@@ -168,12 +167,12 @@ class CallConnection:
                 self._server.stop()
 
     def _encode_result(self, result: Any, fds: list[int], *, map_again: bool) -> tuple[int, bytes, list[Any]]:
-        warned = reports.collected_warnings()
+        warned = failures.describe_warnings(reports.collected_warnings())
         if result is None and not warned:
             return Kind.DONE, b"", []
         idents: list[int] = []
         encoder = Encoder(lambda value: self._reference(value, idents, fds, map_again), allow_pickle=True)
-        value = encoder.encode([result, [[category.__name__, text] for category, text in warned]])
+        value = encoder.encode([result, warned])
         prefix = bytes([len(idents)]) + b"".join(map(_IDENTS.pack, idents))
         return Kind.RESULT, prefix + value, encoder.attachments
 

@@ -16,9 +16,9 @@ from arrayhost import errors
 from arrayhost.errors import RemoteError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-__all__ = ["describe", "rebuild", "warn_caller"]
+__all__ = ["describe", "describe_warnings", "rebuild", "warn_caller"]
 
 
 def _exceptions_of(namespace: Mapping[str, Any], root: type) -> dict[str, type]:
@@ -101,10 +101,20 @@ def rebuild(description: Any, *, allow_pickle: bool) -> BaseException:
 _PACKAGE = str(Path(errors.__file__).parent)
 
 
-def warn_caller(category: str, text: str) -> None:
-    """Raise a warning that came from a host, at the line of the caller's code that led here."""
+def describe_warnings(warned: Iterable[tuple[type[Warning], str]]) -> list[list[str]]:
+    """Turn warnings into values that travel; `warn_caller` takes them."""
+    return [[category.__name__, text] for category, text in warned]
+
+
+def warn_caller(warned: Iterable[tuple[str, str]]) -> None:
+    """Raise the warnings that came from a host, at the line of the caller's code that led here."""
+    for category, text in warned:
+        _warn(category, text)
+
+
+def _warn(category: str, text: str) -> None:
     kind = _SAFE.get(f"numpy:{category}") or _SAFE.get(f"builtins:{category}") or _SAFE.get(f"arrayhost:{category}")
-    frame = sys._getframe(1)
+    frame = sys._getframe(2)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         frame = frame.f_back
     warnings.warn_explicit(
