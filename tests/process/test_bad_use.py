@@ -21,7 +21,7 @@ from arrayhost import (
     UnsupportedDTypeError,
     WouldDeadlock,
 )
-from tests.support import assert_same, child
+from tests.support import assert_same, child, run_python
 
 
 @pytest.fixture
@@ -218,3 +218,20 @@ def test_wrong_arguments(manager: ArrayManager) -> None:
         type(a)()
     with pytest.raises(LookupError):
         manager["nobody"]
+
+
+def test_an_unsupported_platform() -> None:
+    done = run_python(
+        """
+        import sys
+        import numpy
+        sys.platform = "darwin"
+        try:
+            import arrayhost
+        except OSError as error:
+            print(type(error).__name__, error)
+        """
+    )
+    assert done.stdout.startswith("UnsupportedPlatformError")
+    assert "needs Linux" in done.stdout
+    assert "darwin" in done.stdout

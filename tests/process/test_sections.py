@@ -1,6 +1,7 @@
 """Sections: who gets in, who waits, who is refused, and what one may do with an array that one has locked oneself."""
 
 import asyncio
+import contextlib
 import multiprocessing
 import os
 import threading
@@ -441,6 +442,36 @@ def test_increments_by_processes_threads_tasks_and_forks_are_exact(manager: Arra
             helper.expect("done")
     # Each process and its forked child: two threads, and two tasks in a third.
     assert manager["a"][0] == n_processes * 2 * 4 * n
+
+
+CONTENDER = """
+import sys, time, arrayhost
+a = arrayhost.connect(sys.argv[1])["a"]
+print("ready", flush=True)
+stop = float(sys.stdin.readline())
+count = 0
+while time.monotonic() < stop:
+    with a.write() as x:
+        x[0] += 1
+    count += 1
+print("done", count, flush=True)
+"""
+
+
+def test_every_process_gets_at_least_a_tenth_of_its_fair_share(manager: Arrays) -> None:
+    manager["a"] = np.zeros(1)
+    n_processes = 4
+    with contextlib.ExitStack() as stack:
+        helpers = [stack.enter_context(child(CONTENDER, manager.address, timeout=60)) for _ in range(n_processes)]
+        for helper in helpers:
+            helper.expect("ready")
+        stop = time.monotonic() + 2
+        for helper in helpers:
+            helper.send(str(stop))
+        counts = [int(helper.expect("done")) for helper in helpers]
+    print(f"sections of each process: {counts}")
+    assert manager["a"][0] == sum(counts)
+    assert min(counts) >= sum(counts) / n_processes / 10
 
 
 # -- inside one's own section ----------------------------------------------------------------------------------------

@@ -12,8 +12,8 @@ from arrayhost import HostedArray
 from arrayhost.managers import BaseManager
 from tests.support import assert_same
 
-# 50_000_000 is the size of the issue; the story itself does not depend on it.
-N = int(os.environ.get("ARRAYHOST_STORY_N", "100000"))
+# Elements: 400 MB of float64. The environment may say less, for a machine that has less.
+N = int(os.environ.get("ARRAYHOST_STORY_N", "50000000"))
 METHODS = ["fork", "spawn", "forkserver"]
 # `ctypes` and `data` are addresses in the process that asks, `base` says who owns the memory, `device` is tested alike.
 PRIVATE = {"base", "ctypes", "data"}
