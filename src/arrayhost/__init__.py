@@ -7,6 +7,7 @@ from typing import Any
 import arrayhost.client.surface  # noqa: F401  # gives HostedArray what ndarray has
 from arrayhost.client.array import HostedArray, locked
 from arrayhost.client.object import HostedObject
+from arrayhost.client.transaction import transaction
 from arrayhost.core.records import ArrayRecord, ArrayStatistics, HostStatistics
 from arrayhost.errors import (
     AccessError,
@@ -26,6 +27,7 @@ from arrayhost.errors import (
     StaleProxyError,
     TornArrayError,
     TornArrayWarning,
+    TransactionConflictError,
     TransportError,
     UnsupportedDTypeError,
     UnsupportedError,
@@ -59,6 +61,7 @@ __all__ = [
     "StaleProxyError",
     "TornArrayError",
     "TornArrayWarning",
+    "TransactionConflictError",
     "TransportError",
     "UnsupportedDTypeError",
     "UnsupportedError",
@@ -73,6 +76,7 @@ __all__ = [
     "linspace",
     "locked",
     "ones",
+    "transaction",
     "zeros",
 ]
 

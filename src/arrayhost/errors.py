@@ -13,6 +13,7 @@
     ├── LockError
     │   ├── LockTimeoutError       (TimeoutError)      someone else holds it: the text names whom
     │   └── WouldDeadlock          (RuntimeError)      you would wait for yourself
+    ├── TransactionConflictError (RuntimeError)        somebody else wrote meanwhile: try again
     ├── TornArrayError     a writer died in mid-write: recover() or write the whole array
     ├── HostMemoryError    (MemoryError)               more than the machine has free
     ├── UnsupportedError   arrayhost cannot do this here
@@ -48,6 +49,7 @@ __all__ = [
     "StaleProxyError",
     "TornArrayError",
     "TornArrayWarning",
+    "TransactionConflictError",
     "TransportError",
     "UnsupportedDTypeError",
     "UnsupportedError",
@@ -132,6 +134,30 @@ class LockTimeoutError(LockError, TimeoutError):
 
 class WouldDeadlock(LockError, RuntimeError):
     """The caller would wait for a lock that it holds itself."""
+
+
+class TransactionConflictError(ArrayHostError, RuntimeError):
+    """An array of a transaction was written to between its begin and its end; nothing of it was done.
+
+    Attributes
+    ----------
+    expected, found : int
+        The array's version at the begin and at the end.
+    writer_pid : int
+        Who wrote last.
+    """
+
+    def __init__(self, expected: int, found: int, writer_pid: int) -> None:
+        super().__init__(expected, found, writer_pid)
+        self.expected = expected
+        self.found = found
+        self.writer_pid = writer_pid
+
+    def __str__(self) -> str:
+        return (
+            f"process {self.writer_pid} has written to an array of this transaction since it began (version "
+            f"{self.expected}, now {self.found}); nothing was changed: run it again"
+        )
 
 
 class TornArrayError(ArrayHostError):

@@ -155,6 +155,10 @@ class LocalLink:
             return self.referent(leaf) or leaf.copy("K")
         return leaf
 
+    def apply(self, target: Any, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], timeout: float) -> Any:
+        """Call a function with a copy of an array, and write that back."""
+        return self.service.apply(self._operand(target), function, args, kwargs, timeout)
+
     def set_item(self, target: Any, index: Any, value: Any) -> None:
         """Carry out ``target[index] = value``."""
         self.service.set_item(self._operand(target), map_nested(index, self._operand), map_nested(value, self._operand))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 import numpy as np
 
 from arrayhost.client.array import HostedArray
+from arrayhost.client.functions import sendable
 from arrayhost.client.object import HostedObject, bind
 from arrayhost.client.session import Session, session_for
 from arrayhost.core.layout import check_mappable
@@ -381,7 +382,7 @@ class ArrayManager(NamedArrays):
         -----
         Cost: one round trip; the result takes twice its memory for a moment.
         """
-        return self._request(Kind.RUN, [func, list(args), kwargs], context=True)
+        return self._request(Kind.RUN, [sendable(func), list(args), kwargs], context=True)
 
     def empty(self, shape: Any, dtype: npt.DTypeLike = float, order: str = "C") -> HostedArray:
         """Host a new array; its elements are zero, so that no other process's old data show. As `numpy.empty`."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from arrayhost.client.atomic import Atomic
 from arrayhost.client.attributes import Attributes
 from arrayhost.client.evaluating import ArrayProxy, evaluate, evaluate_in_host
 from arrayhost.client.steady import steady_arguments
+from arrayhost.core.handles import Written
 from arrayhost.core.records import ArrayStatistics
 from arrayhost.errors import format_bytes
 from arrayhost.evaluation.hosted import recover
@@ -24,6 +27,7 @@ from arrayhost.evaluation.operations import (
     ufunc_operation,
 )
 from arrayhost.evaluation.tables import COMPUTING_FUNCTIONS, COMPUTING_VARIANTS
+from arrayhost.evaluation.updates import apply_function
 from arrayhost.sync.sections import ArrayLock, ReadSection, SectionGroup, WriteSection
 from arrayhost.wire.codec import array_reference, pack_handle
 
@@ -128,6 +132,9 @@ class HostedArray(ArrayProxy):
         return self._reference
 
     # -- items -----------------------------------------------------------------------------------------------------
+
+    def __getitem__(self, index: Any) -> Any:
+        raise NotImplementedError  # each kind's own
 
     def __setitem__(self, index: Any, value: Any) -> None:
         if isinstance(value, HostedArray) and value._source is self._source and self._shows_same(index, value):
@@ -314,6 +321,83 @@ class HostedArray(ArrayProxy):
     def statistics(self) -> ArrayStatistics:
         """Return the array's row of the control table. Cost: no round trip where mapped."""
         return ArrayStatistics(*self._state())
+
+    @property
+    def atomic(self) -> Atomic:
+        """Updates of elements in one step: ``a.atomic.add(i, 1)``, ``.exchange``, ``.compare_exchange``."""
+        return Atomic(self)
+
+    def apply(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a function with the array in the host, under the array's exclusive lock.
+
+        Parameters
+        ----------
+        function : callable
+            Called there as ``function(x, *args, **kwargs)``, where `x` is an ndarray. It travels by reference if it can
+            be imported, else (a lambda, a closure) by value, which needs cloudpickle. An object that it is bound to
+            travels as a copy: ``a.apply(rng.shuffle)`` does not advance your `rng`, and would shuffle the same way the
+            next time.
+        *args, **kwargs
+            Must pickle. Hosted arrays among them are proxies there, too.
+
+        Returns
+        -------
+        object
+            What the function returns, by value; this proxy if that is `x` itself.
+
+        Raises
+        ------
+        Exception
+            What the function raises, with the host's traceback as a note. The array is unchanged then.
+        ArgumentEncodingError
+            The function cannot be sent.
+
+        Notes
+        -----
+        Cost: one round trip; the function works on a copy in the host, which is written back at the end. Consistency:
+        others see the array from before the call or from after it. Inside ``with a.write()`` it runs here.
+
+        Examples
+        --------
+        >>> a.apply(np.random.default_rng(7).shuffle)
+        """
+        limit = self._timeout(None)
+        if self._source.hold() is not None:
+            return apply_function(self, function, args, kwargs, limit)
+        result = self._source.link.apply(self, function, args, kwargs, limit)
+        return self if isinstance(result, Written) else result
+
+    def blocks(self, n: int, axis: int = 0) -> list[HostedArray]:
+        """Cut the array into views for a pool's workers, as `numpy.array_split` cuts.
+
+        Parameters
+        ----------
+        n : int
+            How many. If the axis does not divide, the first ones are longer by one; if it is short, the last are empty.
+        axis : int
+
+        Returns
+        -------
+        list of HostedArray
+            Hosted views; each pickles to a handle.
+
+        Raises
+        ------
+        ValueError
+            `n` is not positive.
+        AxisError
+
+        Notes
+        -----
+        Cost: no round trip.
+        """
+        if n <= 0:
+            raise ValueError("number sections must be larger than 0.")
+        axis = np.lib.array_utils.normalize_axis_index(axis, len(self.layout.shape))
+        length, longer = divmod(self.layout.shape[axis], n)
+        bounds = [part * length + min(part, longer) for part in range(n + 1)]
+        before = (slice(None),) * axis
+        return [self[(*before, slice(start, stop))] for start, stop in itertools.pairwise(bounds)]
 
     @property
     def attrs(self) -> Attributes:

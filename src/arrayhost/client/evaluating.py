@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from arrayhost.core.handles import Written
 from arrayhost.errors import WouldDeadlock
+from arrayhost.evaluation.hosted import evaluate_hosted
 from arrayhost.evaluation.operands import foreign_as_ndarrays, leaves, map_nested
-from arrayhost.evaluation.operations import OPERATOR, apply
+from arrayhost.evaluation.operations import HOSTED, OPERATOR, apply
 from arrayhost.evaluation.reading import evaluate_read
 from arrayhost.evaluation.tables import is_callers, written_arguments
 from arrayhost.sync.filelocks import EXCLUSIVE
@@ -119,8 +120,10 @@ def evaluate(operation: Operation, args: Sequence[Any], kwargs: Mapping[str, Any
 
 def evaluate_in_host(operation: Operation, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """Evaluate in the host of the first argument, unless this thread holds a lock that the host would wait for."""
-    proxy = args[0]
+    proxy = args[0][0] if isinstance(args[0], list) else args[0]
     if proxy._source.hold() is not None:
+        if operation.kind == HOSTED:
+            return evaluate_hosted(operation.name, [args[0], *(map_nested(arg, _copied) for arg in args[1:])], kwargs)
         return evaluate(operation, args, kwargs)
     targets = [target for target in written_arguments(operation, args, kwargs) if isinstance(target, ArrayProxy)]
     return _ask(operation, args, kwargs, proxy, targets)
@@ -128,12 +131,12 @@ def evaluate_in_host(operation: Operation, args: Sequence[Any], kwargs: Mapping[
 
 def _evaluate_copies(operation: Operation, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """Evaluate here on copies of what is not mapped here. Cost: one round trip an array."""
+    copies = {key: map_nested(arg, _copied) for key, arg in kwargs.items()}
+    return apply(operation, [map_nested(arg, _copied) for arg in args], copies)
 
-    def copied(leaf: Any) -> Any:
-        return leaf._private_copy() if isinstance(leaf, ArrayProxy) else leaf
 
-    copies = {key: map_nested(arg, copied) for key, arg in kwargs.items()}
-    return apply(operation, [map_nested(arg, copied) for arg in args], copies)
+def _copied(leaf: Any) -> Any:
+    return leaf._private_copy() if isinstance(leaf, ArrayProxy) else leaf
 
 
 def _ask(

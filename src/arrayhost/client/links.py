@@ -40,6 +40,9 @@ class Link(Protocol):
     def evaluate(self, operation: Operation, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Evaluate an operation in the host; proxies may stand anywhere in the arguments."""
 
+    def apply(self, target: Any, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], timeout: float) -> Any:
+        """Call a function in the host with a copy of an array that is written back; `Written` if it returns that."""
+
     def set_item(self, target: Any, index: Any, value: Any) -> None:
         """Carry out ``target[index] = value`` in the host, for a proxy `target`."""
 

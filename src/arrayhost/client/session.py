@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 import msgpack
 import numpy as np
 
+from arrayhost.client.functions import sendable
 from arrayhost.client.links import Lease, MappedSource, Source
 from arrayhost.core.handles import ObjectHandle
 from arrayhost.errors import HostGoneError, ProtocolError, StaleProxyError
@@ -60,7 +61,7 @@ _DEFAULT_ERRORS = {"divide": "warn", "over": "warn", "under": "ignore", "invalid
 _TRAVELLING = {"call": "warn", "print": "warn", "log": "warn"}
 
 # Code in the host uses what another host owns through a proxy of its own; an evaluation is given its values.
-_RUNNING_CODE = frozenset([Kind.CREATE, Kind.RUN, Kind.CALL])
+_RUNNING_CODE = frozenset([Kind.CREATE, Kind.RUN, Kind.CALL, Kind.APPLY])
 
 _links: dict[bytes, Link] = {}
 _by_address: dict[str, Session] = {}
@@ -478,6 +479,11 @@ class Session:
     def evaluate(self, operation: Operation, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Evaluate an operation in the host. Cost: one round trip."""
         return self.request(Kind.EVALUATE, [*operation, list(args), dict(kwargs), self.context()])
+
+    def apply(self, target: Any, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], timeout: float) -> Any:
+        """Call a function in the host with a copy of an array, and write that back. Cost: one round trip."""
+        request = [target, sendable(function), list(args), dict(kwargs), timeout, self.context()]
+        return self.request(Kind.APPLY, request)
 
     def set_item(self, target: Any, index: Any, value: Any) -> None:
         """Carry out ``target[index] = value`` in the host. Cost: one round trip."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from arrayhost.errors import ProtocolError
+from arrayhost.evaluation import updates
 from arrayhost.memory.control import TORN_PID, VERSION
 from arrayhost.sync.sections import ArrayLock
 
@@ -38,11 +39,18 @@ def recover(operand: Operand, timeout: float) -> None:
         guard.mend()
 
 
-_FUNCTIONS: dict[str, Callable[..., Any]] = {"state": state, "recover": recover}
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "state": state,
+    "recover": recover,
+    "add": updates.add,
+    "exchange": updates.exchange,
+    "compare_exchange": updates.compare_exchange,
+    "commit": updates.commit,
+}
 
 
 def evaluate_hosted(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """Evaluate one of the functions above, by name.
+    """Evaluate one of the functions above, by name; hosted arrays among what it is given beside its own are copied.
 
     Raises
     ------

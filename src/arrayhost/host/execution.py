@@ -48,7 +48,8 @@ def evaluate(operation: Operation, args: Sequence[Any], kwargs: Mapping[str, Any
         What NumPy raises; `LockTimeoutError`, `WouldDeadlock`, `TornArrayError`, `HostMemoryError`.
     """
     if operation.kind == HOSTED:
-        return evaluate_hosted(operation.name, args, kwargs)
+        # Indices and values are read before the lock is taken.
+        return evaluate_hosted(operation.name, [args[0], *(map_nested(arg, _private) for arg in args[1:])], kwargs)
     targets = [target for target in written_arguments(operation, args, kwargs) if isinstance(target, Operand)]
     if not targets:
         return evaluate_read(operation, args, kwargs, leaves(args, kwargs, Operand))

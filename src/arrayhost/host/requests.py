@@ -253,6 +253,14 @@ class CallConnection:
         with self._context(context):
             return self._service.evaluate(Operation(kind, name, variant, target), args, kwargs)
 
+    def _apply(self, message: Message, making: Hashable) -> Any:
+        target, function, args, kwargs, timeout, context = self._decode(message, self._proxy)
+        with self._context(context):
+            operand = self._service.proxies.referent(target)
+            if not isinstance(operand, Operand):
+                raise ProtocolError("apply() on what is not hosted here")
+            return self._service.apply(operand, function, args, kwargs, timeout)
+
     def _set_item(self, message: Message, making: Hashable) -> None:
         target, index, value, context = self._decode(message, self._operand)
         if context is None:
@@ -331,7 +339,7 @@ def _unexpected(connection: CallConnection, message: Message, making: Hashable) 
 
 # Requests that may make something or run users' code, and one whose result needs a lease before it can be answered.
 _MAKING = frozenset(
-    int(kind) for kind in (Kind.CREATE, Kind.RUN, Kind.CALL, Kind.PUT_NAME, Kind.CREATE_NAME, Kind.GET_NAME)
+    int(kind) for kind in (Kind.CREATE, Kind.RUN, Kind.CALL, Kind.APPLY, Kind.PUT_NAME, Kind.CREATE_NAME, Kind.GET_NAME)
 )
 _BY_KIND: dict[Kind, Callable[[CallConnection, Message, Hashable], Any]] = {
     **dict.fromkeys(Kind, _unexpected),
@@ -340,6 +348,7 @@ _BY_KIND: dict[Kind, Callable[[CallConnection, Message, Hashable], Any]] = {
     Kind.CALL: CallConnection._call,
     Kind.EVALUATE: CallConnection._evaluate,
     Kind.SET_ITEM: CallConnection._set_item,
+    Kind.APPLY: CallConnection._apply,
     Kind.ATTACH: CallConnection._attach,
     Kind.CLAIM: CallConnection._claim,
     Kind.SNAPSHOT: CallConnection._snapshot,

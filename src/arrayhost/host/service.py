@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import numpy as np
 
 from arrayhost.core.attributes import check_attributes, check_size
+from arrayhost.core.handles import Written
 from arrayhost.core.names import check_name
 from arrayhost.errors import ReferentExistsError, ReferentNotFoundError
+from arrayhost.evaluation.updates import apply_function
 from arrayhost.host import execution, objects
 from arrayhost.host.creators import CONSTANTS, segment_of
 from arrayhost.host.names import exists
@@ -190,6 +192,16 @@ class Service:
     def evaluate(self, operation: Operation, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Evaluate an operation on `Operand` arguments."""
         return execution.evaluate(operation, args, kwargs, self.lock_timeout)
+
+    def apply(
+        self, target: Operand, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any],
+        timeout: float,
+    ) -> Any:  # fmt: skip
+        """Call a function of the caller's with a copy of an array, and write that back."""
+        if not callable(function):
+            raise TypeError(f"apply() needs a function, not a {type(function).__name__}")
+        result = apply_function(target, function, args, dict(kwargs), timeout)
+        return Written(0) if result is target else result
 
     def set_item(self, target: Operand, index: Any, value: Any) -> None:
         """Carry out ``target[index] = value``."""

@@ -62,6 +62,7 @@ class Kind(IntEnum):
     CREATE_NAME = 35  # a new array under a name, or the one that is there
     ATTRIBUTES = 36  # change an array's attributes; answered with what they were
     RECORDS = 37  # all arrays and clients, or one array, described
+    APPLY = 38  # a function of the caller's on an array
     # on a session's lease channel, never answered
     RELEASE = 40
     EXPORT = 41
