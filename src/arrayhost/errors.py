@@ -16,6 +16,7 @@
     ├── TransactionConflictError (RuntimeError)        somebody else wrote meanwhile: try again
     ├── TornArrayError     a writer died in mid-write: recover() or write the whole array
     ├── HostMemoryError    (MemoryError)               more than the machine has free
+    ├── DescriptorLimitError (OSError)                 more descriptors than a process may have
     ├── UnsupportedError   arrayhost cannot do this here
     │   ├── UnsupportedDTypeError    (TypeError)
     │   └── UnsupportedPlatformError (OSError)
@@ -28,6 +29,7 @@
 
 from __future__ import annotations
 
+import errno
 from multiprocessing import AuthenticationError
 from typing import Any
 
@@ -35,6 +37,7 @@ __all__ = [
     "AccessError",
     "ArgumentEncodingError",
     "ArrayHostError",
+    "DescriptorLimitError",
     "HostGoneError",
     "HostMemoryError",
     "LockError",
@@ -202,6 +205,34 @@ class HostMemoryError(ArrayHostError, MemoryError):
         return (
             f"this needs {format_bytes(self.need_bytes)} and {self.limit} has {format_bytes(self.free_bytes)} free; "
             "drop arrays that are no longer used, choose a smaller dtype or shape, or raise the limit"
+        )
+
+
+class DescriptorLimitError(ArrayHostError, OSError):
+    """A process has as many open descriptors as it may, so something could not be opened or received.
+
+    Attributes
+    ----------
+    what : str
+        What was asked for.
+    pid : int
+        The process at its limit: the caller's own or the host.
+    n_open : int
+        How many it has.
+    limit : str
+        Whose limit it is.
+    """
+
+    def __init__(self, what: str, pid: int, n_open: int, limit: str = "ulimit -n") -> None:
+        super().__init__(what, pid, n_open, limit)
+        self.what, self.pid, self.n_open, self.limit = what, pid, n_open, limit
+        self.args = (what, pid, n_open, limit)  # OSError keeps two of them
+        self.errno = errno.EMFILE
+
+    def __str__(self) -> str:
+        return (
+            f"no descriptor for {self.what}: {self.limit} has all {self.n_open} that are allowed; raise the limit "
+            "(ulimit -n) before that process starts, or drop arrays, files and connections that are no longer used"
         )
 
 

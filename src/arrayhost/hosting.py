@@ -25,6 +25,7 @@ from arrayhost.evaluation.operands import map_nested
 from arrayhost.host.server import Server
 from arrayhost.host.service import LOCAL_HOLDER, Service
 from arrayhost.host.store import ObjectReferent, Operand, Store
+from arrayhost.memory.descriptors import raise_soft_limit
 from arrayhost.wire.codec import unpack_handle
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ class LocalLink:
             source = self._sources.get(array.ident)
             if source is None:
                 store.grant(array.ident, LOCAL_HOLDER)
-                source = MappedSource(self, array.ident, array.guard, array.mapping)
+                source = MappedSource(self, array.handle(array.layout), array.guard, array.place.segment.mapping)
                 source.count[0] = 1
                 self._sources[array.ident] = source
         return proxy_of(source, referent.layout)
@@ -244,8 +245,8 @@ def build_server(registry: Mapping[str, Registration], options: HostOptions, par
     """
     global _current
     link = LocalLink()
-    store = Store(options.handle_grace, options.max_bytes, options.lock_timeout)
-    service = Service(store, registry, link, lock_timeout=options.lock_timeout, huge_pages=options.huge_pages)
+    store = Store(options.handle_grace, options.max_bytes, options.lock_timeout, huge_pages=options.huge_pages)
+    service = Service(store, registry, link, lock_timeout=options.lock_timeout)
     try:
         server = Server(service, options.address, options.authkey, parent_pidfd=parent_pidfd)
     except BaseException:
@@ -274,6 +275,7 @@ def run_host(
     parent : (int, str)
         The starting process and when it began: the host ends with it.
     """
+    raise_soft_limit()
     # Ctrl-C in a terminal reaches the whole process group; the host ends when its manager says so.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sessions.forget_sessions()

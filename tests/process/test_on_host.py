@@ -271,7 +271,7 @@ def test_the_proxy_of_an_array_that_is_not_mapped(manager: ArrayManager) -> None
     """What a link without memory will hand out: nothing but a lease and a layout."""
     a = manager.array(np.arange(6.0).reshape(2, 3))
     mapped = a._source
-    source = Source(mapped.link, mapped.ident, mapped.slot, mapped.generation, mapped.segment_bytes)
+    source = Source(mapped.link, mapped.handle_for(a.layout))
     there = UnmappedArray.of(source, a.layout)
     assert_same(there.T[1:].copy(), a.T[1:].copy())
     there[0] += 1

@@ -216,11 +216,11 @@ def test_whatever_is_nested(value: Any) -> None:
 
 def test_handles() -> None:
     layout = Layout(8, (2, 3), (-24, 8), np.dtype(RECORD), writeable=False)
-    handle = ArrayHandle(2**40, 3, 9, 10**6, Layout(24, (2, 3), (-24, 8), np.dtype("f8"), writeable=False))
+    handle = ArrayHandle(2**40, 3, 9, 2**33, 64, 10**6, Layout(24, (2, 3), (-24, 8), np.dtype("f8"), writeable=False))
     assert unpack_handle(pack_handle(handle)) == handle
     assert unpack_handle(travel([handle])[0]) == handle
     with pytest.raises(ProtocolError):
-        unpack_handle(pack_handle(ArrayHandle(1, 1, 1, 10**6, layout)))
+        unpack_handle(pack_handle(ArrayHandle(1, 1, 1, 1, 0, 10**6, layout)))
     thing = ObjectHandle(5, "Queue", ("get", "__len__"), attributes=True)
     assert travel((thing,)) == (thing,)
     assert travel(Written(3)) == Written(3)

@@ -126,3 +126,39 @@ def test_whatever_the_order_everything_returned_is_free(steps: list[tuple[int, s
         freed = [table.release(ident, holder, given_out[ident, holder], 0.0) for _, holder in mine]
         assert freed == [False] * (len(mine) - 1) + [True] * bool(mine)
     assert len(table) == 0
+
+
+def test_a_holder_has_a_group_while_it_holds_any_of_it() -> None:
+    leases = LeaseTable(10)
+    for ident, group in ((1, "s"), (2, "s"), (3, "t"), (4, None)):
+        leases.add(ident, group)
+    assert not leases.has_any("s", "a")
+    leases.grant(1, "a")
+    leases.grant(1, "a")
+    leases.grant(2, "a")
+    leases.grant(3, "b")
+    assert leases.has_any("s", "a")
+    assert not leases.has_any("t", "a")
+    leases.release(1, "a", 2, 0)
+    assert leases.has_any("s", "a")
+    leases.forget(1)
+    leases.copy_holder("a", "c")
+    assert leases.release(2, "a", 1, 0) is False
+    assert not leases.has_any("s", "a")
+    assert leases.has_any("s", "c")
+    assert leases.drop_holder("c", 0) == [2]
+    assert not leases.has_any("s", "c")
+    leases.forget(3)
+    assert not leases.has_any("t", "b")
+
+
+def test_a_release_that_overtakes_its_grant_leaves_no_group() -> None:
+    leases = LeaseTable(10)
+    leases.add(1, "s")
+    leases.grant(1, "other")
+    leases.release(1, "a", 1, 0)
+    assert not leases.has_any("s", "a")
+    leases.grant(1, "a")
+    assert not leases.has_any("s", "a")
+    leases.grant(1, "a")
+    assert leases.has_any("s", "a")

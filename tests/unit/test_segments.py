@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from arrayhost.core.layout import Layout
 from arrayhost.errors import HostMemoryError, ProtocolError, UnsupportedDTypeError
-from arrayhost.memory.filling import copied_segment, filled_segment, layout_of, view_of
+from arrayhost.memory.filling import WritePiece, copied, filled, layout_of, view_of
 from arrayhost.memory.segments import (
     HUGE_PAGE,
+    CreatedSegment,
     Mapping,
     check_sealed,
     create_file,
@@ -71,10 +73,14 @@ def huge_kib(address: int) -> int:
     raise AssertionError("no such mapping")
 
 
-def contents(created: tuple[int, Mapping, Any]) -> np.ndarray:
-    fd, mapping, layout = created
-    os.close(fd)
-    view = view_of(mapping.reader, layout)
+def own_segment(n_bytes: int, write_piece: WritePiece) -> CreatedSegment:
+    return create_segment(n_bytes, write_piece=write_piece)
+
+
+def contents(created: tuple[CreatedSegment, Layout]) -> np.ndarray:
+    segment, layout = created
+    os.close(segment.fd)
+    view = view_of(segment.mapping.reader, layout)
     assert not view.flags.writeable
     return view
 
@@ -168,7 +174,13 @@ def test_all_works_without_huge_pages(monkeypatch: pytest.MonkeyPatch, by_argume
     if not by_argument:
         monkeypatch.setenv("ARRAYHOST_HUGE_PAGES", "0")
     enabled = Path("/sys/kernel/mm/transparent_hugepage/shmem_enabled")
-    fd, mapping, layout = filled_segment((3 * HUGE_PAGE,), np.dtype("f4"), "C", 1.5, huge_pages=not by_argument)
+    (fd, mapping), layout = filled(
+        (3 * HUGE_PAGE,),
+        np.dtype("f4"),
+        "C",
+        1.5,
+        lambda n_bytes, write_piece: create_segment(n_bytes, write_piece=write_piece, huge_pages=not by_argument),
+    )
     os.close(fd)
     assert (view_of(mapping.reader, layout) == np.float32(1.5)).all()
     if not enabled.exists() or "[always]" not in enabled.read_text():
@@ -188,13 +200,13 @@ def test_filled_as_numpy_fills(dtype: Any, shape: tuple[int, ...], order: str) -
         value = np.array(1).astype(dtype)[()]
     expected = np.empty(shape, dtype, order)  # type: ignore[call-overload]
     expected[...] = value
-    result = contents(filled_segment(shape, dtype, order, value))
+    result = contents(filled(shape, dtype, order, value, own_segment))
     # Bytes, because comparing a million records takes NumPy seconds.
     assert (result.dtype, result.shape) == (expected.dtype, shape)
     assert result.tobytes("A") == expected.tobytes("A")
     if result.size:
         assert result.strides == expected.strides
-    zeros = contents(filled_segment(shape, dtype, order, np.zeros((), dtype)))
+    zeros = contents(filled(shape, dtype, order, np.zeros((), dtype), own_segment))
     assert zeros.dtype == dtype
     assert not zeros.tobytes().strip(b"\0")
 
@@ -209,7 +221,7 @@ def test_copied_as_numpy_copies(dtype: Any, shape: tuple[int, ...]) -> None:
         raw = (np.arange(n_bytes // 4, dtype=np.uint32) % 97).view(np.uint8)
     base = np.ndarray(shape, dtype, raw) if n_bytes else np.zeros(shape, dtype)
     for array in (base, np.asfortranarray(base) if shape else base, base[::-2] if shape else base, base.T):
-        result = contents(copied_segment(array))
+        result = contents(copied(array, own_segment))
         assert (result.dtype, result.shape) == (array.dtype, array.shape)
         assert result.tobytes() == array.tobytes()
         assert result.flags.f_contiguous == array.copy("A").flags.f_contiguous
@@ -217,7 +229,7 @@ def test_copied_as_numpy_copies(dtype: Any, shape: tuple[int, ...]) -> None:
 
 def test_a_read_only_source_and_a_layout_of_a_view() -> None:
     source = np.broadcast_to(np.arange(4.0), (3, 4))
-    fd, mapping, layout = copied_segment(source)
+    (fd, mapping), layout = copied(source, own_segment)
     os.close(fd)
     whole = view_of(mapping.writer, layout)
     part = whole[::-1, 1:3]
@@ -229,21 +241,21 @@ def test_a_read_only_source_and_a_layout_of_a_view() -> None:
 
 
 def test_minus_zero_is_not_zero() -> None:
-    assert np.signbit(contents(filled_segment((3,), np.dtype("f8"), "C", -0.0))).all()
+    assert np.signbit(contents(filled((3,), np.dtype("f8"), "C", -0.0, own_segment))).all()
 
 
 def test_a_value_that_does_not_fit_allocates_nothing() -> None:
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(ValueError, match="could not convert"):
-        filled_segment((5,), np.dtype("f8"), "C", "text")
+        filled((5,), np.dtype("f8"), "C", "text", own_segment)
     with pytest.raises(OverflowError):
-        filled_segment((5,), np.dtype("i1"), "C", 300)
+        filled((5,), np.dtype("i1"), "C", 300, own_segment)
     with pytest.raises(UnsupportedDTypeError):
-        filled_segment((5,), np.dtype(object), "C", None)
+        filled((5,), np.dtype(object), "C", None, own_segment)
     with pytest.raises(UnsupportedDTypeError):
-        copied_segment(np.array([None]))
+        copied(np.array([None]), own_segment)
     with pytest.raises(HostMemoryError):
-        filled_segment((2**50,), np.dtype("f8"), "C", 1)
+        filled((2**50,), np.dtype("f8"), "C", 1, own_segment)
     assert len(os.listdir("/proc/self/fd")) == before
 
 

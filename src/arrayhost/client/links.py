@@ -99,23 +99,23 @@ class Source(Lease):
     ----------
     slot, generation : int
         The array's row of the host's control table, and which of the row's successive arrays it is.
-    segment_bytes : int
+    segment, start, n_bytes : int
+        The array's place, as its handles name it.
     whole : Layout or None
         The whole array's place, where this process has learned it.
     """
 
-    __slots__ = ("generation", "segment_bytes", "slot", "whole")
+    __slots__ = ("generation", "n_bytes", "segment", "slot", "start", "whole")
 
-    def __init__(self, link: Link, ident: int, slot: int, generation: int, segment_bytes: int) -> None:
-        super().__init__(link, ident)
-        self.slot = slot
-        self.generation = generation
-        self.segment_bytes = segment_bytes
+    def __init__(self, link: Link, array: ArrayHandle) -> None:
+        super().__init__(link, array.ident)
+        self.slot, self.generation = array.slot, array.generation
+        self.segment, self.start, self.n_bytes = array.segment, array.start, array.n_bytes
         self.whole: Layout | None = None
 
     def handle_for(self, layout: Layout) -> ArrayHandle:
         """Name a view of this array."""
-        return ArrayHandle(self.ident, self.slot, self.generation, self.segment_bytes, layout)
+        return ArrayHandle(self.ident, self.slot, self.generation, self.segment, self.start, self.n_bytes, layout)
 
     def hold(self) -> Hold | None:
         """Return the hold that the calling thread or task has on the array's lock, if it has one in this process."""
@@ -138,18 +138,36 @@ class Source(Lease):
 class MappedSource(Source):
     """One hosted array as this process has it mapped.
 
+    It lives, and with it the lease, as long as any proxy or any ndarray made from the memory: the host may give the
+    place of an array that nobody leases to another.
+
+    Parameters
+    ----------
+    array : ArrayHandle
+        As its host gave it.
+    guard : Guard
+    segment : SegmentMapping
+        The segment that it lies in.
+
     Attributes
     ----------
     guard : Guard
     mapping : SegmentMapping
+        The array's part of the segment.
+
+    Raises
+    ------
+    ProtocolError
+        The part is not inside the segment.
     """
 
-    __slots__ = ("guard", "mapping")
+    __slots__ = ("_whole_segment", "guard", "mapping")
 
-    def __init__(self, link: Link, ident: int, guard: Guard, mapping: SegmentMapping) -> None:
-        super().__init__(link, ident, guard.slot, guard.generation, mapping.n_bytes)
+    def __init__(self, link: Link, array: ArrayHandle, guard: Guard, segment: SegmentMapping) -> None:
+        super().__init__(link, array)
         self.guard = guard
-        self.mapping = mapping
+        self.mapping = segment.part(array.start, array.n_bytes, owner=self)
+        self._whole_segment = segment  # so that the process finds it, and does not map it twice
 
     def hold(self) -> Hold | None:
         """Return the hold that the calling thread or task has on the array's lock, if it has one in this process."""

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from arrayhost.client.links import Link
     from arrayhost.core.handles import ArrayHandle
     from arrayhost.evaluation.operations import Operation
+    from arrayhost.memory.segments import Mapping as SegmentMapping
 
 __all__ = ["Session", "find_link", "forget_sessions", "register_link", "round_trips", "session_for"]
 
@@ -56,6 +57,8 @@ CONNECT_TIMEOUT = 10.0
 _PATIENCE = 50e-6
 _IDENTS = struct.Struct("<Q")
 _NUMBERS = frozenset([int, float, bool])
+# After these a reply that still comes could be taken for the next one's.
+_BREAKING = (HostGoneError, ProtocolError, OSError)
 _DEFAULT_ERRORS = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
 # Settings that name an object of the caller's cannot travel; their conditions come back as warnings.
 _TRAVELLING = {"call": "warn", "print": "warn", "log": "warn"}
@@ -148,6 +151,9 @@ class Session:
         self.host_id = b""
         self.lock_timeout = 60.0
         self.sources: weakref.WeakValueDictionary[int, Source] = weakref.WeakValueDictionary()
+        self._segments: weakref.WeakValueDictionary[int, SegmentMapping] = weakref.WeakValueDictionary()
+        # The segment of the newest small array: whoever makes and drops one after the other maps it only once.
+        self._latest_shared: SegmentMapping | None = None
         self.closed = False
         self._authkey = authkey
         self._ident = b""
@@ -220,6 +226,8 @@ class Session:
             stream.socket.settimeout(None)
             if message is None:
                 raise HostGoneError(f"the host at {self.address} hung up instead of answering; it may be overloaded")
+            if message.failure is not None:
+                raise message.failure
             if message.kind == Kind.ERROR:
                 raise failures.rebuild(msgpack.unpackb(message.body), allow_pickle=False)
         except BaseException:
@@ -245,9 +253,12 @@ class Session:
 
     def _welcome(self, message: Message, wanted: bytes) -> None:
         """Map the array that was asked for with the hello; the host has leased it and sent its segment last."""
-        if wanted and msgpack.unpackb(message.body)[-1]:
-            array = unpack_handle(wanted)
-            source = self._find_source(array, {array.ident: message.fds[-1]})
+        packed = msgpack.unpackb(message.body)[-1] if wanted else b""
+        if packed:
+            array = unpack_handle(packed)
+            segments = self._map_segments(_IDENTS.pack(array.segment), message.fds[-1:])
+            source = self._leased_source(array)
+            del segments
             if source is not None:
                 source.count[0] += 1
             # Held until `attach` asks for it, which is next.
@@ -277,7 +288,7 @@ class Session:
         self.closed = True
         self._disconnect()
         # Arrays that are still in use hold on to these themselves.
-        self._table = self._files = None
+        self._table = self._files = self._latest_shared = None
         with _registry_lock:
             if _by_address.get(self.address) is self:
                 del _by_address[self.address]
@@ -343,7 +354,7 @@ class Session:
         attachments: Sequence[npt.NDArray[Any]] = (),
         *,
         timeout: float | None = None,
-        resolve: Callable[[Any, dict[int, int], list[int]], Any] | None = None,
+        resolve: Callable[[Any, list[int]], Any] | None = None,
     ) -> Any:
         global _n_round_trips
         local = self._local
@@ -355,6 +366,7 @@ class Session:
         connection.sequence = sequence = connection.sequence + 1
         stream = connection.stream
         counted: list[int] = []
+        message: Message | None = None
         try:
             if timeout is not None:
                 stream.socket.settimeout(timeout)
@@ -367,9 +379,12 @@ class Session:
             if timeout is not None:
                 stream.socket.settimeout(None)
             _n_round_trips += 1
+            if message.failure is not None:
+                raise message.failure
             result = None if message.kind == Kind.DONE else self._result(message, resolve or self._resolve, counted)
         except BaseException as error:
-            if isinstance(error, Exception) and not isinstance(error, (HostGoneError, ProtocolError, OSError)):
+            lost = message is not None and message.failure is error
+            if isinstance(error, Exception) and not lost and not isinstance(error, _BREAKING):
                 local.connection = connection  # an answer like any other
             else:
                 self._abandon(connection, sequence, counted)
@@ -384,9 +399,7 @@ class Session:
         connection.stream.close()
         self._tell(Kind.ABANDON, [connection.number, sequence, counted])
 
-    def _result(
-        self, message: Message, resolve: Callable[[Any, dict[int, int], list[int]], Any], counted: list[int]
-    ) -> Any:
+    def _result(self, message: Message, resolve: Callable[[Any, list[int]], Any], counted: list[int]) -> Any:
         body = message.body
         try:
             if message.kind == Kind.ERROR:
@@ -396,25 +409,37 @@ class Session:
                 raise failures.rebuild(described, allow_pickle=True)
             if message.kind != Kind.RESULT:
                 raise ProtocolError(f"a {Kind(message.kind).name} frame as an answer")
-            n_segments = body[0]
-            start = 1 + _IDENTS.size * n_segments
-            idents = [ident for (ident,) in _IDENTS.iter_unpack(body[1:start])]
-            segments = dict(zip(idents, message.fds[len(message.attachments) :], strict=True))
-            codec = Codec(lambda handle: resolve(handle, segments, counted), message.attachments, allow_pickle=True)
+            start = 1 + _IDENTS.size * body[0]
+            # Kept here until the handles that need them have been decoded.
+            segments = self._map_segments(body[1:start], message.fds[len(message.attachments) :])
+            codec = Codec(lambda handle: resolve(handle, counted), message.attachments, allow_pickle=True)
             value, warned = codec.decode(body[start:])
+            del segments
         finally:
             close_all(message.fds)
         failures.warn_caller(warned)
         return value
 
-    def _resolve(self, handle: bytes | ObjectHandle, segments: dict[int, int], counted: list[int]) -> Any:
+    def _map_segments(self, idents: bytes, fds: list[int]) -> list[SegmentMapping]:
+        """Map the segments that came with a result and are not mapped here yet."""
+        mapped = []
+        with self._lock:
+            for (ident,), fd in zip(_IDENTS.iter_unpack(idents), fds, strict=True):
+                mapping = self._segments.get(ident)
+                if mapping is None:
+                    mapping = self._segments[ident] = map_segment(fd, os.fstat(fd).st_size)
+                mapped.append(mapping)
+        return mapped
+
+    def _resolve(self, handle: bytes | ObjectHandle, counted: list[int]) -> Any:
         """Make the proxy that a handle in a reply stands for; the reply granted a lease with it."""
         if isinstance(handle, ObjectHandle):
             lease = Lease(self, handle.ident)
             proxy = make_proxy(lease, handle)
         else:
             array = unpack_handle(handle)
-            lease = source = self._find_source(array, segments) or self.attach(handle)
+            # The host may take a segment to be mapped here when that has just ended: then it is asked again.
+            lease = source = self._leased_source(array) or self.attach(handle)
             proxy = make_proxy(source, array.layout)
         _count(lease, counted)
         return proxy
@@ -435,32 +460,39 @@ class Session:
         """
         array = unpack_handle(packed)
         self.open()
-        source = self._find_source(array, {})
+        source = self.sources.get(array.ident)
         self._welcomed = None
-        if source is not None:
-            return source
+        if source is None:
+            source = cast("Source", self._exchange(Kind.ATTACH, packed, resolve=self._attached))
+        array.layout.check(source.n_bytes)
+        return source
 
-        def resolve(handle: bytes, segments: dict[int, int], counted: list[int]) -> Source:
-            found = self._find_source(array, segments)
-            if found is None:
-                raise ProtocolError(f"the host sent no segment for array {array.ident}")
-            _count(found, counted)
-            return found
+    def _attached(self, handle: bytes, counted: list[int]) -> Source:
+        """Make the source of the handle that the host answers with: the one it was asked with may be made up."""
+        array = unpack_handle(handle)
+        source = self._leased_source(array)
+        if source is None:
+            raise ProtocolError(f"the host sent no segment for array {array.ident}")
+        _count(source, counted)
+        return source
 
-        return cast("Source", self._exchange(Kind.ATTACH, packed, resolve=resolve))
-
-    def _find_source(self, array: ArrayHandle, segments: dict[int, int]) -> Source | None:
-        """Return an array's mapping here, making it if its segment has just come."""
+    def _leased_source(self, array: ArrayHandle) -> Source | None:
+        """Return an array that the host has just leased to this process; None if its segment is not mapped here."""
         with self._lock:
             source = self.sources.get(array.ident)
-            if source is None and array.ident in segments:
-                assert self._table is not None
-                assert self._files is not None
-                guard = Guard(self._table, self._files, array.slot, array.generation)
-                guard.check_current()
-                mapping = map_segment(segments[array.ident], array.segment_bytes)
-                source = MappedSource(self, array.ident, guard, mapping)
-                self.sources[array.ident] = source
+            if source is not None:
+                return source
+            mapped = self._segments.get(array.segment)
+            if mapped is None:
+                return None
+            assert self._table is not None
+            assert self._files is not None
+            guard = Guard(self._table, self._files, array.slot, array.generation)
+            guard.check_current()
+            source = MappedSource(self, array, guard, mapped)
+            if array.n_bytes < mapped.n_bytes:
+                self._latest_shared = mapped
+            self.sources[array.ident] = source
             return source
 
     def context(self) -> dict[str, Any] | None:

@@ -21,16 +21,20 @@ class ArrayHandle:
         The array in its host; never used again.
     slot, generation : int
         Its row of the control table, and which of the row's successive arrays it is.
-    segment_bytes : int
-        Size of the segment that holds it.
+    segment : int
+        The segment that holds it, among others if they are small; never used again.
+    start, n_bytes : int
+        The array's own part of the segment. Nothing that names the array reaches outside of it.
     layout : Layout
-        The view.
+        The view, from `start` on.
     """
 
     ident: int
     slot: int
     generation: int
-    segment_bytes: int
+    segment: int
+    start: int
+    n_bytes: int
     layout: Layout
 
 

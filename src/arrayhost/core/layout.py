@@ -1,4 +1,4 @@
-"""Where an array lies in a segment: offset, shape, strides, dtype, and whether that is sound."""
+"""Where an array lies in its part of a segment: offset, shape, strides, dtype, and whether that is sound."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _MAX_BYTES = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """An array's place in a segment.
+    """An array's place in a part of a segment.
 
     Attributes
     ----------
     offset : int
-        Bytes from the segment's start to element ``[0, 0, ...]``.
+        Bytes from the part's start to element ``[0, 0, ...]``.
     shape, strides : tuple of int
         As NumPy's; strides in bytes, of any sign.
     dtype : numpy.dtype
@@ -117,7 +117,7 @@ class Layout:
         return Layout(offset, tuple(shape), tuple(strides), self.dtype, self.writeable)
 
     def extent(self) -> tuple[int, int]:
-        """First byte that the array touches and the one after its last, from the segment's start."""
+        """First byte that the array touches and the one after its last, from the part's start."""
         if 0 in self.shape:
             return self.offset, self.offset
         low = high = self.offset
@@ -128,8 +128,8 @@ class Layout:
                 high += (n - 1) * stride
         return low, high + self.dtype.itemsize
 
-    def check(self, segment_bytes: int) -> None:
-        """Refuse a layout that would reach outside its segment.
+    def check(self, n_bytes: int) -> None:
+        """Refuse a layout that would reach outside its part.
 
         NumPy itself accepts a negative offset or shape over a buffer and then reads foreign memory, so every
         layout that arrives from another process passes through here before an ndarray is made of it.
@@ -137,7 +137,7 @@ class Layout:
         Raises
         ------
         ProtocolError
-            The layout does not fit `segment_bytes`, or is not a layout at all.
+            The layout does not fit `n_bytes`, or is not a layout at all.
         """
         if len(self.shape) != len(self.strides) or len(self.shape) > MAX_NDIM:
             raise ProtocolError(f"a layout with shape {self.shape} and strides {self.strides}")
@@ -147,8 +147,8 @@ class Layout:
             raise ProtocolError(f"a layout of {self.nbytes} bytes")
         check_mappable(self.dtype)
         low, high = self.extent()
-        if low < 0 or high > segment_bytes:
-            raise ProtocolError(f"a layout over bytes {low} to {high} of a segment that has {segment_bytes}")
+        if low < 0 or high > n_bytes:
+            raise ProtocolError(f"a layout over bytes {low} to {high} of a part that has {n_bytes}")
 
     @classmethod
     def contiguous(cls, shape: tuple[int, ...], dtype: npt.DTypeLike, order: str = "C") -> Layout:
@@ -161,11 +161,12 @@ class Layout:
         order : {"C", "F"}
         """
         dtype = np.dtype(dtype)
-        if order == "F":
-            strides = np.cumprod((dtype.itemsize, *shape[:-1]), dtype=object) if shape else ()
-            return cls(0, shape, tuple(int(s) for s in strides), dtype)
-        backwards = np.cumprod((dtype.itemsize, *shape[:0:-1]), dtype=object) if shape else ()
-        return cls(0, shape, tuple(int(s) for s in backwards)[::-1], dtype)
+        strides = []
+        step = dtype.itemsize
+        for n in shape if order == "F" else reversed(shape):
+            strides.append(step)
+            step *= n
+        return cls(0, shape, tuple(strides if order == "F" else reversed(strides)), dtype)
 
 
 _INTEGERS = frozenset([int, np.int64, np.intp])

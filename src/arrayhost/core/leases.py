@@ -3,6 +3,7 @@
 Pure bookkeeping: time comes in as an argument and what has to be freed goes out as a result. A *holder* is any
 hashable: a client's session, a forked child that has not connected yet, a name. Leases are counted, because a grant
 travels on one connection and its release on another: only the sum of the two is independent of their order.
+Referents may belong to a *group*, which is the segment they lie in: a holder has it mapped while it holds any of them.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ class LeaseTable:
         self.handle_grace = handle_grace
         self._by_referent: dict[int, Counter[Hashable]] = {}
         self._by_holder: dict[Hashable, set[int]] = {}
+        self._groups: dict[int, Hashable] = {}
+        self._by_group: Counter[tuple[Hashable, Hashable]] = Counter()
         self._exported: set[int] = set()
         self._expiry: dict[int, float] = {}
         self._queue: list[tuple[float, int]] = []
@@ -40,9 +43,11 @@ class LeaseTable:
     def __len__(self) -> int:
         return sum(len(holders) for holders in self._by_referent.values())
 
-    def add(self, ident: int) -> None:
+    def add(self, ident: int, group: Hashable = None) -> None:
         """Start to track a new referent; it has no lease yet and is not free until one ended."""
         self._by_referent[ident] = Counter()
+        if group is not None:
+            self._groups[ident] = group
 
     def grant(self, ident: int, holder: Hashable, count: int = 1) -> None:
         """Give `holder` leases of a referent.
@@ -53,12 +58,15 @@ class LeaseTable:
             No such referent.
         """
         holders = self._by_referent[ident]
-        holders[holder] += count
-        if holders[holder] == 0:
+        before = holders[holder]
+        after = holders[holder] = before + count
+        if after == 0:
             del holders[holder]
             self._by_holder.get(holder, set()).discard(ident)
         else:
             self._by_holder.setdefault(holder, set()).add(ident)
+        if (before > 0) != (after > 0):
+            self._count_in_group(ident, holder, 1 if after > 0 else -1)
         self._expiry.pop(ident, None)
 
     def release(self, ident: int, holder: Hashable, count: int, now: float) -> bool:
@@ -73,7 +81,8 @@ class LeaseTable:
         """End every lease of a holder that died; return what is to be freed now."""
         idents = self._by_holder.pop(holder, set())
         for ident in idents:
-            self._by_referent[ident].pop(holder, None)
+            if self._by_referent[ident].pop(holder, 0) > 0:
+                self._count_in_group(ident, holder, -1)
         return [ident for ident in sorted(idents) if self._unheld(ident, now)]
 
     def copy_holder(self, source: Hashable, target: Hashable) -> None:
@@ -104,8 +113,11 @@ class LeaseTable:
 
     def forget(self, ident: int) -> None:
         """Stop tracking a freed referent."""
-        for holder in self._by_referent.pop(ident, Counter()):
+        for holder, count in self._by_referent.pop(ident, Counter()).items():
             self._by_holder.get(holder, set()).discard(ident)
+            if count > 0:
+                self._count_in_group(ident, holder, -1)
+        self._groups.pop(ident, None)
         self._exported.discard(ident)
         self._expiry.pop(ident, None)
 
@@ -122,9 +134,22 @@ class LeaseTable:
         holders = self._by_referent.get(ident)
         return holders is not None and holders[holder] > 0
 
+    def has_any(self, group: Hashable, holder: Hashable) -> bool:
+        """Whether a holder holds a lease of any referent of a group."""
+        return (holder, group) in self._by_group
+
     def holdings(self, holder: Hashable) -> Iterable[int]:
         """What a holder holds leases of."""
         return frozenset(self._by_holder.get(holder, ()))
+
+    def _count_in_group(self, ident: int, holder: Hashable, change: int) -> None:
+        group = self._groups.get(ident)
+        if group is None:
+            return
+        key = (holder, group)
+        self._by_group[key] += change
+        if not self._by_group[key]:
+            del self._by_group[key]
 
     def _unheld(self, ident: int, now: float) -> bool:
         """True if to be freed; starts the grace where a handle may be on its way."""

@@ -14,7 +14,14 @@ import numpy as np
 
 from arrayhost.core.names import check_name
 from arrayhost.core.records import to_plain
-from arrayhost.errors import ArrayHostError, HostGoneError, ProtocolError, WouldDeadlock
+from arrayhost.errors import (
+    ArrayHostError,
+    DescriptorLimitError,
+    HostGoneError,
+    HostMemoryError,
+    ProtocolError,
+    WouldDeadlock,
+)
 from arrayhost.evaluation.operations import Operation
 from arrayhost.host import reports
 from arrayhost.host.clients import work_for
@@ -42,6 +49,8 @@ _IDENTS = struct.Struct("<Q")
 # next request for as long before it sleeps. One thread at a time: more would only take each other's processor.
 _PATIENCE = 50e-6
 _patient = threading.Lock()
+# Sent along with one result; for what is beyond, the client asks.
+_MOST_SEGMENTS = 32
 
 
 class CallConnection:
@@ -140,6 +149,8 @@ class CallConnection:
         try:
             kind: int
             try:
+                if message.failure is not None:
+                    raise message.failure
                 result = _HANDLERS[message.kind](self, message, making)
                 kind, body, attachments = self._encode_result(result, fds, map_again=message.kind == Kind.ATTACH)
             except Exception as error:
@@ -148,10 +159,14 @@ class CallConnection:
                 fds.clear()
                 own_code = message.kind in _MAKING and not isinstance(error, ArrayHostError)
                 kind, attachments = Kind.ERROR, []
-                described = failures.describe(error, with_traceback=own_code, allow_pickle=True)
-                body = Encoder(_no_reference, allow_pickle=True).encode([described, warned])
+                body = _described(error, warned, with_traceback=own_code)
             self._sequence = message.sequence
-            self._stream.send(kind, message.sequence, body, attachments, fds)
+            try:
+                self._stream.send(kind, message.sequence, body, attachments, fds)
+            except (HostMemoryError, DescriptorLimitError) as error:
+                # There was no room for the attachments; nothing has been sent yet.
+                self._revoke()
+                self._stream.send(Kind.ERROR, message.sequence, _described(error, [], with_traceback=False))
             if self._abandoned[0] == message.sequence:
                 self._revoke(self._abandoned[1])
         except BaseException:
@@ -170,26 +185,30 @@ class CallConnection:
         warned = failures.describe_warnings(reports.collected_warnings())
         if result is None and not warned:
             return Kind.DONE, b"", []
-        idents: list[int] = []
-        encoder = Encoder(lambda value: self._reference(value, idents, fds, map_again), allow_pickle=True)
+        segments: list[int] = []
+        encoder = Encoder(lambda value: self._reference(value, segments, fds, map_again), allow_pickle=True)
         value = encoder.encode([result, warned])
-        prefix = bytes([len(idents)]) + b"".join(map(_IDENTS.pack, idents))
+        prefix = bytes([len(segments)]) + b"".join(map(_IDENTS.pack, segments))
         return Kind.RESULT, prefix + value, encoder.attachments
 
-    def _reference(self, value: Any, idents: list[int], fds: list[int], map_again: bool) -> Any:
+    def _reference(self, value: Any, segments: list[int], fds: list[int], map_again: bool) -> Any:
         """Let hosted things travel as handles, each with a lease, and with its segment if the client lacks it."""
         referent = value if isinstance(value, (Operand, ObjectReferent)) else self._service.proxies.referent(value)
         if referent is None:
             return None
         ident = ident_of(referent)
-        new = map_again or not self._store.leases.has(ident, self._holder)
+        if isinstance(referent, ObjectReferent):
+            self._store.grant(ident, self._holder)
+            self._granted.append(ident)
+            return referent.handle
+        segment = referent.referent.place.segment
+        # Who holds an array of the segment has it mapped. Where that has just ended here or there, the client asks.
+        new = map_again or not self._store.leases.has_any(segment.ident, self._holder)
         self._store.grant(ident, self._holder)
         self._granted.append(ident)
-        if isinstance(referent, ObjectReferent):
-            return referent.handle
-        if new and len(idents) < 32:
-            idents.append(ident)
-            fds.append(referent.referent.fd)
+        if new and len(segments) < _MOST_SEGMENTS:
+            segments.append(segment.ident)
+            fds.append(segment.fd)
         return referent.handle()
 
     # -- decoding ------------------------------------------------------------------------------------------------
@@ -327,6 +346,12 @@ class CallConnection:
 
     def _shutdown(self, message: Message, making: Hashable) -> None:
         """Nothing to do before the answer is on its way."""
+
+
+def _described(error: Exception, warned: list[Any], *, with_traceback: bool) -> bytes:
+    """The body of an answer that is an error, with the warnings that came before it."""
+    described = failures.describe(error, with_traceback=with_traceback, allow_pickle=True)
+    return Encoder(_no_reference, allow_pickle=True).encode([described, warned])
 
 
 def _no_reference(value: Any) -> None:

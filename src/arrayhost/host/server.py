@@ -8,6 +8,7 @@ channel does, which the kernel sees to however the client died.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hmac
 import itertools
 import logging
@@ -26,8 +27,10 @@ from arrayhost.host import reports
 from arrayhost.host.clients import describe_process
 from arrayhost.host.inspection import array_records
 from arrayhost.host.requests import CallConnection
+from arrayhost.memory.descriptors import at_limit
 from arrayhost.wire import failures
 from arrayhost.wire.authentication import prove
+from arrayhost.wire.codec import pack_handle
 from arrayhost.wire.frames import FrameDecoder, Kind, pack_frame
 from arrayhost.wire.streams import (
     UnixStream,
@@ -115,6 +118,8 @@ class Server:
         self._listener.setblocking(False)
         self._selector = selectors.DefaultSelector()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        # Given up for a moment when there is no other descriptor, so that a client is told instead of left waiting.
+        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._pending: set[_Pending] = set()
         self._sessions: dict[bytes, _Session] = {}
         self._guards = itertools.count()
@@ -262,6 +267,7 @@ class Server:
             self._end_session(session)
         self._selector.close()
         os.close(self._wake)
+        os.close(self._spare)
         if self._parent_pidfd is not None:
             os.close(self._parent_pidfd)
 
@@ -291,9 +297,8 @@ class Server:
         except (BlockingIOError, ConnectionError):
             return
         except OSError as error:
-            # No descriptor left. The listener stays readable, so without a pause this would be a busy loop.
             log.warning("cannot accept a client: %s", error)
-            time.sleep(0.05)
+            self._turn_away(error)
             return
         try:
             check_peer(sock)
@@ -310,6 +315,20 @@ class Server:
         if pending in self._pending:
             self._selector.register(sock, selectors.EVENT_READ, lambda: self._hear(pending))
             pending.is_watched = True
+
+    def _turn_away(self, error: OSError) -> None:
+        """Without a descriptor to be had, use the spare one to tell a client so."""
+        os.close(self._spare)
+        try:
+            sock, _ = self._listener.accept()
+        except OSError:
+            # Another thread was quicker. The listener stays readable, so without a pause this would be a busy loop.
+            time.sleep(0.05)
+        else:
+            with sock:
+                self._tell_refusal(sock, 0, at_limit("another client", error.errno or errno.EMFILE))
+        finally:
+            self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
     def _drop_pending(self, pending: _Pending) -> None:
         self._no_longer_pending(pending)
@@ -360,10 +379,13 @@ class Server:
 
     def _refuse(self, pending: _Pending, frame: Frame | None, error: Exception) -> None:
         log.warning("refused a client: %s", error)
+        self._tell_refusal(pending.socket, frame.sequence if frame else 0, error)
+        self._drop_pending(pending)
+
+    def _tell_refusal(self, sock: socket.socket, sequence: int, error: Exception) -> None:
         description = failures.describe(error, with_traceback=False, allow_pickle=False)
         with contextlib.suppress(OSError):
-            pending.socket.send(pack_frame(Kind.ERROR, frame.sequence if frame else 0, msgpack.packb(description)))
-        self._drop_pending(pending)
+            sock.send(pack_frame(Kind.ERROR, sequence, msgpack.packb(description)))
 
     def _begin_session(self, pending: _Pending, frame: Frame, ident: bytes, wanted: bytes) -> None:
         session = _Session(ident, pending.socket, pending.decoder, describe_process(*peer_credentials(pending.socket)))
@@ -372,8 +394,9 @@ class Server:
         n_files = len(fds) - 1
         operand = self._lease_wanted(wanted, ident) if wanted else None
         if operand is not None:
-            fds.append(operand.referent.fd)
-        about = [self.host_id, self.service.lock_timeout, store.table.n_slots, n_files, operand is not None]
+            fds.append(operand.referent.place.segment.fd)
+        welcome = b"" if operand is None else pack_handle(operand.handle())
+        about = [self.host_id, self.service.lock_timeout, store.table.n_slots, n_files, welcome]
         try:
             UnixStream(session.socket).send(Kind.RESULT, frame.sequence, msgpack.packb(about), fds=fds)
         except ConnectionError:

@@ -17,7 +17,7 @@ from arrayhost.core.names import check_name
 from arrayhost.errors import ReferentExistsError, ReferentNotFoundError
 from arrayhost.evaluation.updates import apply_function
 from arrayhost.host import execution, objects
-from arrayhost.host.creators import CONSTANTS, segment_of
+from arrayhost.host.creators import CONSTANTS, host_copy
 from arrayhost.host.names import exists
 from arrayhost.host.objects import ITERATOR_METHODS, Registration
 from arrayhost.host.store import ObjectReferent, Operand, Store
@@ -70,7 +70,6 @@ class Service:
     proxies : ProxyFactory
     lock_timeout : float
         Seconds that a write waits for a section to end.
-    huge_pages : bool
     """
 
     def __init__(
@@ -80,13 +79,11 @@ class Service:
         proxies: ProxyFactory,
         *,
         lock_timeout: float = 60.0,
-        huge_pages: bool = True,
     ) -> None:
         self.store = store
         self.registry = dict(registry)
         self.proxies = proxies
         self.lock_timeout = lock_timeout
-        self.huge_pages = huge_pages
         # Filled by finalizers, which may run anywhere and so must not lock; emptied by the server's loop.
         self.released_here: deque[tuple[int, int]] = deque()
 
@@ -140,8 +137,8 @@ class Service:
         known = {key: value for key, value in kwargs.items() if key not in ("like", "device")}
         if kwargs.get("device") not in (None, "cpu"):
             return function(*args, **kwargs)  # NumPy has the error for it
-        fd, mapping, layout = make(*args, **known, huge_pages=self.huge_pages)
-        return self.store.add_array(fd, mapping, layout, holder)
+        place, layout = make(*args, **known, places=self.store.places)
+        return self.store.add_array(place, layout, holder)
 
     def _host(
         self,
@@ -159,9 +156,8 @@ class Service:
             self.store.grant(ident_of(referent), holder)
             return referent
         if type(result) is np.ndarray:
-            self.store.check_room(result.nbytes)
-            fd, mapping, layout = segment_of(result, *buffers, huge_pages=self.huge_pages)
-            return self.store.add_array(fd, mapping, layout, holder)
+            place, layout = host_copy(result, *buffers, self.store.places)
+            return self.store.add_array(place, layout, holder)
         exposed = registration.exposed
         return self.store.add_object(
             result,

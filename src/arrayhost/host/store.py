@@ -14,6 +14,7 @@ from arrayhost.core.records import HostStatistics
 from arrayhost.errors import HostMemoryError, StaleProxyError
 from arrayhost.host.clients import current_client
 from arrayhost.host.names import NameTable
+from arrayhost.host.places import Place, Places
 from arrayhost.host.snapshots import LockedCopies
 from arrayhost.memory.control import GENERATION, ROW_WORDS, TORN, TORN_PID, VERSION, WRITER_PID, ControlTable
 from arrayhost.memory.filling import layout_of, view_of
@@ -51,22 +52,15 @@ class ArrayReferent:
     creator : Creator
     """
 
-    __slots__ = ("attrs", "created", "creator", "fd", "guard", "ident", "layout", "mapping", "snapshots", "views")
+    __slots__ = ("attrs", "created", "creator", "guard", "ident", "layout", "mapping", "place", "snapshots", "views")
 
     def __init__(
-        self,
-        ident: int,
-        guard: Guard,
-        fd: int,
-        mapping: Mapping,
-        layout: Layout,
-        lock_timeout: float,
-        creator: Creator,
+        self, ident: int, guard: Guard, place: Place, layout: Layout, lock_timeout: float, creator: Creator
     ) -> None:
         self.ident = ident
         self.guard = guard
-        self.fd = fd
-        self.mapping = mapping
+        self.place = place
+        self.mapping = place.mapping
         self.layout = layout
         self.snapshots = LockedCopies(guard, lock_timeout)
         self.views: list[bytes] = []  # handles under which the store keeps operands of it
@@ -76,7 +70,11 @@ class ArrayReferent:
 
     def handle(self, layout: Layout) -> ArrayHandle:
         """The handle of one view of this array."""
-        return ArrayHandle(self.ident, self.guard.slot, self.guard.generation, self.mapping.n_bytes, layout)
+        place = self.place
+        return ArrayHandle(
+            self.ident, self.guard.slot, self.guard.generation, place.segment.ident, place.start,
+            self.mapping.n_bytes, layout,
+        )  # fmt: skip
 
 
 class ObjectReferent:
@@ -101,7 +99,7 @@ class Operand:
     live : ndarray
         Read-only.
     layout : Layout
-        Where it lies in its segment.
+        Where it lies in its array's place.
     """
 
     __slots__ = ("_writer", "layout", "live", "referent")
@@ -119,7 +117,7 @@ class Operand:
 
     @property
     def mapping(self) -> Mapping:
-        r"""The host\'s mapping of the array\'s segment."""
+        r"""The host\'s mapping of the array\'s place."""
         return self.referent.mapping
 
     @property
@@ -159,20 +157,28 @@ class Store:
         Bound on all arrays together.
     lock_timeout : float
         Seconds that a consistent copy waits for a section to end.
+    huge_pages : bool
+        Put large arrays on huge pages where the kernel can.
 
     Notes
     -----
     Safety: any thread; one lock, held for bookkeeping only, never while memory is filled or a lock is waited for.
     """
 
-    def __init__(self, handle_grace: float = 60.0, max_bytes: int | None = None, lock_timeout: float = 60.0) -> None:
+    def __init__(
+        self,
+        handle_grace: float = 60.0,
+        max_bytes: int | None = None,
+        lock_timeout: float = 60.0,
+        *,
+        huge_pages: bool = True,
+    ) -> None:
         self.lock_timeout = lock_timeout
         self.lock = threading.RLock()
         self.leases = LeaseTable(handle_grace)
-        self.max_bytes = max_bytes
+        self.places = Places(max_bytes, huge_pages=huge_pages)
         self.control_fd, self.table = ControlTable.create(N_SLOTS)
         self.files = create_lock_files()
-        self.n_bytes = 0
         self.started = time.time()
         self.names = NameTable(self)
         self._arrays: dict[int, ArrayReferent] = {}
@@ -181,30 +187,24 @@ class Store:
         self._next_ident = 1
         self._n_slots = 0
         self._free_slots: list[int] = []
-        self._busy_slots: list[Guard] = []
+        # Freed arrays on which somebody is still inside a section: their row and their place stay until that ends.
+        self._lingering: list[ArrayReferent] = []
 
     # -- referents -----------------------------------------------------------------------------------------------
 
-    def check_room(self, need_bytes: int) -> None:
-        """Raise `HostMemoryError` if an array of that size would exceed the host's own bound."""
-        if self.max_bytes is not None and self.n_bytes + need_bytes > self.max_bytes:
-            raise HostMemoryError(need_bytes, max(self.max_bytes - self.n_bytes, 0), "this host (max_bytes)")
-
-    def add_array(self, fd: int, mapping: Mapping, layout: Layout, holder: Hashable) -> Operand:
-        """Take a segment over and lease it to `holder`; the descriptor is the store's from here on, come what may."""
+    def add_array(self, place: Place, layout: Layout, holder: Hashable) -> Operand:
+        """Take a place over and lease its array to `holder`; the place is the store's from here on, come what may."""
         try:
             with self.lock:
-                self.check_room(mapping.n_bytes)
                 ident = self._new_ident()
                 guard = self._new_guard(ident)
                 creator = current_client()
-                referent = ArrayReferent(ident, guard, fd, mapping, layout, self.lock_timeout, creator)
+                referent = ArrayReferent(ident, guard, place, layout, self.lock_timeout, creator)
                 self._arrays[ident] = referent
-                self.n_bytes += mapping.n_bytes
-                self.leases.add(ident)
+                self.leases.add(ident, place.segment.ident)
                 self.leases.grant(ident, holder)
         except BaseException:
-            os.close(fd)
+            self.places.discard(place)
             raise
         log.info("array %d created: %s %s for process %d", ident, layout.dtype, layout.shape, creator.pid)
         return self.operand(referent, layout)
@@ -263,10 +263,15 @@ class Store:
             with self.lock:
                 if operand.referent.ident in self._arrays:
                     if len(self._operands) >= _MAX_KEPT_OPERANDS:
-                        self._operands.clear()
+                        self._forget_operands()
                     self._operands[packed] = operand
                     operand.referent.views.append(packed)
         return operand
+
+    def _forget_operands(self) -> None:
+        for kept in self._operands.values():
+            kept.referent.views.clear()
+        self._operands.clear()
 
     def find_object(self, ident: int) -> ObjectReferent:
         """Return a hosted object.
@@ -336,13 +341,12 @@ class Store:
                 if array is not None:
                     for packed in array.views:
                         self._operands.pop(packed, None)
-                    os.close(array.fd)
-                    self.n_bytes -= array.mapping.n_bytes
-                    self._retire(array.guard)
+                    self._retire(array)
             if array is not None:
                 log.info("array %d freed", ident)
             # Outside of the lock: the object's own finalizers may run, and they may use the host.
             del value, array
+        self.places.collect()
 
     # -- rows of the control table -------------------------------------------------------------------------------
 
@@ -352,7 +356,8 @@ class Store:
         return ident
 
     def _new_guard(self, generation: int) -> Guard:
-        self._busy_slots = [guard for guard in self._busy_slots if not self._try_retire(guard)]
+        if self._lingering:
+            self._lingering = [array for array in self._lingering if not self._try_retire(array.guard)]
         if self._free_slots:
             slot = self._free_slots.pop()
         elif self._n_slots < self.table.n_slots:
@@ -365,9 +370,10 @@ class Store:
         self.table.words[base + GENERATION] = generation
         return Guard(self.table, self.files, slot, generation)
 
-    def _retire(self, guard: Guard) -> None:
-        if not self._try_retire(guard):
-            self._busy_slots.append(guard)
+    def _retire(self, array: ArrayReferent) -> None:
+        self.places.discard(array.place)
+        if not self._try_retire(array.guard):
+            self._lingering.append(array)
 
     def _try_retire(self, guard: Guard) -> bool:
         """Take an array's row back, if nobody is inside a section on it any more."""
@@ -379,7 +385,8 @@ class Store:
             words, base = self.table.words, guard.base
             words[base + GENERATION] = 0
             words[base + TORN] = words[base + TORN_PID] = 0
-            # Readers who know the old version to be good must notice, too.
+            # Changed in any case: whoever reads the memory at this moment, which may soon be another array's, or knows
+            # the old version to be good, looks at the version afterwards.
             words[base + VERSION] += 2 - (words[base + VERSION] & 1)
         finally:
             hold.free()
@@ -395,14 +402,14 @@ class Store:
                 pid=os.getpid(),
                 n_arrays=len(self._arrays),
                 n_objects=len(self._objects),
-                n_bytes=self.n_bytes,
+                n_bytes=self.places.n_bytes,
                 n_names=len(self.names),
                 n_leases=len(self.leases),
                 n_sessions=n_sessions,
                 n_connections=n_connections,
                 n_slots=self._n_slots - len(self._free_slots),
                 n_requests=n_requests,
-                max_bytes=self.max_bytes,
+                max_bytes=self.places.max_bytes,
                 started=self.started,
             )
 
@@ -431,7 +438,8 @@ class Store:
             arrays, self._arrays = list(self._arrays.values()), {}
             objects, self._objects = self._objects, {}
             self.names.clear()
-            for array in arrays:
-                os.close(array.fd)
+            for array in [*arrays, *self._lingering]:
+                array.place.segment.close()
+            self.places.close()
             os.close(self.control_fd)
         del objects

@@ -1,19 +1,29 @@
 """How much memory may still be taken: the machine's, and the control groups' that this process is in.
 
-Asked before each large allocation, since the kernel's own answer comes too late: beyond a control group's limit it
-kills, and beyond what a memory file system has it raises SIGBUS.
+Asked before memory is allocated, since the kernel's own answer comes too late: beyond a control group's limit it
+kills, and beyond what a memory file system has it raises SIGBUS. Threads that allocate at the same time count what the
+others are about to take; other processes are left a reserve.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
+import resource
+import threading
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from arrayhost.errors import HostMemoryError
 
-__all__ = ["Free", "check_free", "free_bytes"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
-# Reading the files below takes about 0.1 ms; allocations under this size are not worth it.
+__all__ = ["Free", "check_free", "claimed", "free_bytes", "refused"]
+
+# Reading the files below takes about 0.1 ms: too much for each small allocation, so these are added up until their sum
+# is worth it.
 _CHECK_FROM = 4 * 1024 * 1024
 # What must stay free for everything else.
 _RESERVE = 64 * 1024 * 1024
@@ -42,12 +52,86 @@ def free_bytes(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup"
 
 def check_free(need_bytes: int) -> None:
     """Raise `HostMemoryError` unless `need_bytes` more can be allocated."""
-    if need_bytes < _CHECK_FROM:
-        return
+    with claimed(need_bytes):
+        pass
+
+
+@contextlib.contextmanager
+def claimed(need_bytes: int) -> Iterator[None]:
+    """Claim free memory for as long as it takes to allocate it: other threads are told that it is not free any more.
+
+    Raises
+    ------
+    HostMemoryError
+        That much is not free.
+    """
+    _claims.add(need_bytes)
+    try:
+        yield
+    finally:
+        _claims.end(need_bytes)
+
+
+class _Claims:
+    """What this process's threads are about to take, and what they took since free memory was last looked at."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Start anew; in a forked child, where the other threads do not exist."""
+        self._lock = threading.Lock()
+        self._claimed = 0
+        self._unseen = 0
+
+    def add(self, need_bytes: int) -> None:
+        with self._lock:
+            self._unseen += need_bytes
+            if self._unseen >= _CHECK_FROM:
+                self._check(need_bytes)
+                self._unseen = 0
+            self._claimed += need_bytes
+
+    def end(self, need_bytes: int) -> None:
+        with self._lock:
+            self._claimed -= need_bytes
+
+    def _check(self, need_bytes: int) -> None:
+        free = free_bytes()
+        usable = max(free.n_bytes - _RESERVE - self._claimed, 0)
+        if need_bytes > usable:
+            raise HostMemoryError(need_bytes, usable, free.limit)
+
+
+_claims = _Claims()
+os.register_at_fork(after_in_child=_claims.forget)
+
+
+def refused(error: OSError, need_bytes: int) -> Exception:
+    """What to raise where the kernel refused memory in time, which is where a limit of this process's own is reached.
+
+    Returns
+    -------
+    Exception
+        `error` itself where it is about something else.
+    """
+    if error.errno == errno.EFBIG:
+        soft, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+        return HostMemoryError(need_bytes, max(soft, 0), "one file of this process (ulimit -f)")
+    if error.errno not in (errno.ENOMEM, errno.ENOSPC):
+        return error
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    mapped_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    if soft != resource.RLIM_INFINITY and mapped_bytes + need_bytes > soft - _RESERVE:
+        return HostMemoryError(need_bytes, max(soft - mapped_bytes, 0), "this process's address space (ulimit -v)")
+    if len(Path("/proc/self/maps").read_text().splitlines()) >= _max_mappings():
+        return HostMemoryError(need_bytes, 0, "this process's table of mappings (sysctl vm.max_map_count)")
     free = free_bytes()
-    usable = max(free.n_bytes - _RESERVE, 0)
-    if need_bytes > usable:
-        raise HostMemoryError(need_bytes, usable, free.limit)
+    return HostMemoryError(need_bytes, max(min(free.n_bytes, need_bytes - 1), 0), free.limit)
+
+
+def _max_mappings() -> int:
+    return int(Path("/proc/sys/vm/max_map_count").read_text()) - 10
 
 
 def _machine(proc: Path) -> int:

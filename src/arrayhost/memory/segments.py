@@ -8,24 +8,26 @@ another's read into SIGBUS.
 from __future__ import annotations
 
 import ctypes
-import errno
 import fcntl
 import os
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from arrayhost.errors import HostMemoryError, ProtocolError
+from arrayhost.errors import ProtocolError
 from arrayhost.memory import _libc
-from arrayhost.memory.budget import check_free
+from arrayhost.memory.budget import claimed, refused
+from arrayhost.memory.descriptors import descriptor_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["HUGE_PAGE", "Mapping", "create_file", "create_segment", "map_segment"]
+    import numpy.typing as npt
+
+__all__ = ["HUGE_PAGE", "CreatedSegment", "Mapping", "create_file", "create_segment", "map_segment"]
 
 HUGE_PAGE = 2 * 1024 * 1024
 # A collapse takes about 0.15 ms a huge page; on fragmented memory the kernel compacts first and can take ten times
@@ -45,41 +47,110 @@ def huge_pages_wanted() -> bool:
 
 
 class Mapping:
-    """One process's mapping of one segment.
+    """One process's mapping of a segment, or of the part of it that one array has.
 
     The memory stays mapped as long as any ndarray made from it lives: each keeps the buffer below alive, and the
     buffer's end unmaps. Dropping the Mapping alone never invalidates an array.
+
+    Parameters
+    ----------
+    memory : memoryview of bytes
+        Read-only where the segment was mapped so.
+    address : int
+    owner : object, optional
+        Kept alive by every ndarray made from this mapping: whoever has to outlive the last use of the memory. The
+        mapping itself does not keep it, so that the owner may have the mapping.
 
     Attributes
     ----------
     address, n_bytes : int
         Where it lies in this process.
-    reader, writer : ndarray of uint8, shape (n_bytes,)
-        The whole segment, read-only and writeable. Every array of this segment is a view of one of the two, so
-        ``result.base is mapping.reader`` tells a view from a value. `writer` is `reader` when mapped read-only.
     """
 
-    __slots__ = ("address", "n_bytes", "reader", "writer")
+    __slots__ = ("__weakref__", "_memory", "_owner", "_reader", "_writer", "address", "n_bytes")
 
-    def __init__(self, address: int, n_bytes: int, mapped_bytes: int, *, writeable: bool = True) -> None:
+    def __init__(self, memory: memoryview, address: int, owner: object = None) -> None:
+        self._memory = memory
+        self._owner = None if owner is None else weakref.ref(owner)
+        self._reader: weakref.ref[npt.NDArray[np.uint8]] | None = None
+        self._writer: weakref.ref[npt.NDArray[np.uint8]] | None = None
         self.address = address
-        self.n_bytes = n_bytes
+        self.n_bytes = memory.nbytes
+
+    @classmethod
+    def of_range(cls, address: int, n_bytes: int, *, writeable: bool = True) -> Mapping:
+        """Take over a range that was mapped; it is unmapped with the last use of it."""
         buffer = (ctypes.c_ubyte * n_bytes).from_address(address)
-        finalizer = weakref.finalize(buffer, _libc.unmap, address, mapped_bytes)
+        finalizer = weakref.finalize(buffer, _libc.unmap, address, n_bytes)
         finalizer.atexit = False  # the kernel does it, and arrays may still be read by other exit handlers
-        memory = memoryview(buffer)
-        # A read-only buffer, not a cleared flag: NumPy refuses to make an array over it writeable again.
-        self.reader = np.frombuffer(memory.toreadonly(), np.uint8)
-        self.writer = np.frombuffer(memory, np.uint8) if writeable else self.reader
+        memory = memoryview(buffer).cast("B")
+        return cls(memory if writeable else memory.toreadonly(), address)
+
+    def part(self, start: int, n_bytes: int, owner: object = None) -> Mapping:
+        """Return a part of this mapping; arrays made from it cannot reach the rest.
+
+        Raises
+        ------
+        ProtocolError
+            The part is not inside.
+        """
+        if start < 0 or n_bytes <= 0 or start + n_bytes > self.n_bytes:
+            raise ProtocolError(f"bytes {start} to {start + n_bytes} of a segment that has {self.n_bytes}")
+        return Mapping(self._memory[start : start + n_bytes], self.address + start, owner)
+
+    @property
+    def reader(self) -> npt.NDArray[np.uint8]:
+        """All of it, read-only. Every array of this mapping is a view of this or of `writer`."""
+        root = self._reader() if self._reader is not None else None
+        if root is None:
+            # A read-only buffer, not a cleared flag: NumPy refuses to make an array over it writeable again.
+            root = np.frombuffer(self._memory.toreadonly(), np.uint8)
+            self._reader = self._keep_owner(root)
+        return root
+
+    @property
+    def writer(self) -> npt.NDArray[np.uint8]:
+        """All of it, writeable; `reader` where it was mapped read-only."""
+        if self._memory.readonly:
+            return self.reader
+        root = self._writer() if self._writer is not None else None
+        if root is None:
+            root = np.frombuffer(self._memory, np.uint8)
+            self._writer = self._keep_owner(root)
+        return root
+
+    def _keep_owner(self, root: npt.NDArray[np.uint8]) -> weakref.ref[npt.NDArray[np.uint8]]:
+        owner = None if self._owner is None else self._owner()
+        if owner is None:
+            return weakref.ref(root)
+        ref = weakref.ref(root, _let_go)
+        _kept[id(ref)] = (ref, owner)
+        return ref
 
     def covers(self, address: int) -> bool:
         """Whether an address lies in this mapping."""
         return self.address <= address < self.address + self.n_bytes
 
 
+# Owners of mappings of which ndarrays exist: an exact ndarray can have no attributes, so this stands for one.
+_kept: dict[int, tuple[weakref.ref[Any], object]] = {}
+
+
+def _let_go(ref: weakref.ref[Any], kept: dict[int, tuple[weakref.ref[Any], object]] = _kept) -> None:
+    kept.pop(id(ref), None)
+
+
+class CreatedSegment(NamedTuple):
+    """A new segment: its descriptor, which the caller owns, and this process's mapping."""
+
+    fd: int
+    mapping: Mapping
+
+
 def create_file(n_bytes: int, label: str) -> int:
     """Create a memfd of `n_bytes` that only this user may open and nobody can shrink; return the descriptor."""
-    fd = os.memfd_create(f"arrayhost:{label}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    with descriptor_limit("a memory file"):
+        fd = os.memfd_create(f"arrayhost:{label}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         os.fchmod(fd, 0o600)
         os.ftruncate(fd, n_bytes)
@@ -103,7 +174,7 @@ def create_segment(
     write_piece: Callable[[Mapping, int, int], None] | None = None,
     huge_pages: bool = True,
     label: str = "array",
-) -> tuple[int, Mapping]:
+) -> CreatedSegment:
     """Create, map and fill a segment for an array of `n_bytes`.
 
     Parameters
@@ -118,44 +189,56 @@ def create_segment(
 
     Returns
     -------
-    fd : int
-        Owned by the caller.
-    mapping : Mapping
+    CreatedSegment
 
     Raises
     ------
     HostMemoryError
         Less is free than it needs. Checked before anything is allocated, because beyond a control group's limit the
         kernel kills instead of failing.
+    DescriptorLimitError
 
     Notes
     -----
-    From 2 MiB on all pages are present on return, as huge pages where the kernel can; smaller segments get theirs
-    when first touched. Each piece is written while its freshly cleared page is still in the processor's cache, which
-    is what makes hosting ones as fast as making them (measured: 1.1 x, and 1.6 x with one pass for each).
+    All pages are present on return, so that nobody is killed for touching one later; from 2 MiB on as huge pages where
+    the kernel can. Each piece is written while its freshly cleared page is still in the processor's cache, which is
+    what makes hosting ones as fast as making them (measured: 1.1 x, and 1.6 x with one pass for each).
     """
     size = segment_size(n_bytes)
-    check_free(size)
-    try:
-        fd = create_file(size, label)
+    with claimed(size):
+        fd = _reserved_file(size, label)
         try:
-            mapping = map_segment(fd, size)
-        except OSError:
+            mapping = _mapped(fd, size)
+            if size >= HUGE_PAGE:
+                _fill(mapping, n_bytes, write_piece, huge_pages=huge_pages and huge_pages_wanted())
+            elif write_piece is not None:
+                write_piece(mapping, 0, n_bytes)
+        except BaseException:
             os.close(fd)
             raise
-    except OSError as error:
-        if error.errno not in (errno.ENOMEM, errno.ENOSPC, errno.EFBIG):
-            raise
-        raise HostMemoryError(size, 0, "this process's address space") from error
+    return CreatedSegment(fd, mapping)
+
+
+def _reserved_file(size: int, label: str) -> int:
+    """Create a memory file; a small one gets its pages here, a large one while it is filled."""
     try:
-        if size >= HUGE_PAGE:
-            _fill(mapping, n_bytes, write_piece, huge_pages=huge_pages and huge_pages_wanted())
-        elif write_piece is not None:
-            write_piece(mapping, 0, n_bytes)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd, mapping
+        fd = create_file(size, label)
+    except OSError as error:
+        raise refused(error, size) from error
+    if size < HUGE_PAGE:
+        try:
+            os.posix_fallocate(fd, 0, size)
+        except OSError as error:
+            os.close(fd)
+            raise refused(error, size) from error
+    return fd
+
+
+def _mapped(fd: int, size: int) -> Mapping:
+    try:
+        return map_segment(fd, size)
+    except OSError as error:
+        raise refused(error, size) from error
 
 
 def map_segment(fd: int, n_bytes: int, *, writeable: bool = True, huge_pages: bool = True) -> Mapping:
@@ -170,7 +253,7 @@ def map_segment(fd: int, n_bytes: int, *, writeable: bool = True, huge_pages: bo
         raise ProtocolError(f"a segment of {n_bytes} bytes on a file that has {os.fstat(fd).st_size}")
     prot = _libc.PROT_READ | (_libc.PROT_WRITE if writeable else 0)
     address = _libc.map_shared(n_bytes, prot, fd, HUGE_PAGE if huge_pages and n_bytes >= HUGE_PAGE else 1)
-    return Mapping(address, n_bytes, n_bytes, writeable=writeable)
+    return Mapping.of_range(address, n_bytes, writeable=writeable)
 
 
 def check_sealed(fd: int) -> None:

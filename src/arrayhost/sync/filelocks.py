@@ -18,6 +18,8 @@ import threading
 import weakref
 from typing import TYPE_CHECKING
 
+from arrayhost.memory.descriptors import descriptor_limit
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -91,7 +93,7 @@ class LockFiles:
             return self._open(number)
 
     def _open(self, number: int) -> OpenLockFile:
-        with _opening:
+        with _opening, descriptor_limit("an array's lock"):
             # Through /proc: a dup would share the file description, and so the locks.
             file = OpenLockFile(os.open(f"/proc/self/fd/{self._fds[number]}", os.O_RDWR | os.O_CLOEXEC))
             self._all.add(file)

@@ -47,8 +47,8 @@ def pack_handle(handle: ArrayHandle) -> bytes:
     layout = handle.layout
     return msgpack.packb(  # type: ignore[no-any-return]
         [
-            handle.ident, handle.slot, handle.generation, handle.segment_bytes, layout.offset, layout.shape,
-            layout.strides, dtype_to_wire(layout.dtype), layout.writeable,
+            handle.ident, handle.slot, handle.generation, handle.segment, handle.start, handle.n_bytes,
+            layout.offset, layout.shape, layout.strides, dtype_to_wire(layout.dtype), layout.writeable,
         ]
     )  # fmt: skip
 
@@ -59,18 +59,19 @@ def unpack_handle(data: bytes) -> ArrayHandle:
     Raises
     ------
     ProtocolError
-        It is none, or names a place outside its segment.
+        It is none, or names a place outside the array's part of its segment.
     """
     try:
-        ident, slot, generation, n_bytes, offset, shape, strides, dtype, writeable = msgpack.unpackb(data)
-        values = (ident, slot, generation, n_bytes, offset, *shape, *strides)
+        *place, offset, shape, strides, dtype, writeable = msgpack.unpackb(data)
+        ident, slot, generation, segment, start, n_bytes = place
+        values = (*place, offset, *shape, *strides)
         if not all(type(value) is int for value in values):
             raise TypeError("not integers")
         layout = Layout(offset, tuple(shape), tuple(strides), dtype_from_wire(dtype), bool(writeable))
     except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
         raise ProtocolError("no array handle") from error
     layout.check(n_bytes)
-    return ArrayHandle(ident, slot, generation, n_bytes, layout)
+    return ArrayHandle(ident, slot, generation, segment, start, n_bytes, layout)
 
 
 def array_reference(packed: bytes) -> msgpack.ExtType:

@@ -12,7 +12,9 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from arrayhost.errors import HostGoneError, NotAuthorizedError, ProtocolError
-from arrayhost.memory.filling import copied_segment
+from arrayhost.memory.budget import refused
+from arrayhost.memory.descriptors import at_limit, descriptor_limit
+from arrayhost.memory.filling import attachment_of
 from arrayhost.memory.segments import check_sealed, map_segment
 from arrayhost.wire.frames import HEADER_BYTES, MAX_DESCRIPTORS, FrameDecoder, pack_frame, unpack_header
 
@@ -50,6 +52,9 @@ class Message(NamedTuple):
         Its large buffers, mapped, writeable and the receiver's own.
     fds : list of int
         All its descriptors, owned by the receiver; the first ones are the attachments'.
+    failure : Exception or None
+        Why descriptors or attachments are missing: the receiver has no descriptor or no memory left for them. The
+        stream is in order.
     """
 
     kind: int
@@ -57,6 +62,7 @@ class Message(NamedTuple):
     body: bytes
     attachments: list[npt.NDArray[np.uint8]]
     fds: list[int]
+    failure: Exception | None = None
 
 
 class UnixStream:
@@ -68,11 +74,12 @@ class UnixStream:
     a reply that still comes would be taken for the next one's.
     """
 
-    __slots__ = ("_n_vain", "_receive", "_send", "socket")
+    __slots__ = ("_lost", "_n_vain", "_receive", "_send", "socket")
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
         self._n_vain = 0
+        self._lost = False
         self._send = sock.send
         self._receive = sock.recvmsg
 
@@ -112,7 +119,7 @@ class UnixStream:
         files: list[int] = []
         try:
             for attachment in attachments:
-                files.append(copied_segment(attachment)[0])  # noqa: PERF401  # what was made must be closed if one fails
+                files.append(attachment_of(attachment))  # noqa: PERF401  # what was made must be closed if one fails
             everything = [*files, *fds]
             frame = pack_frame(kind, sequence, body, len(everything), len(files))
             ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", everything))]
@@ -171,16 +178,21 @@ class UnixStream:
                 raise HostGoneError(f"the connection broke: {error}") from error
             if len(data) > end:
                 raise ProtocolError("more than one message at a time on a connection that answers each")
+            message = Message(kind, sequence, data[HEADER_BYTES:], [], fds)
             if not n_fds and not fds:
-                return Message(kind, sequence, data[HEADER_BYTES:], [], fds)
-            return _with_descriptors(kind, sequence, data[HEADER_BYTES:], n_fds, n_attachments, fds)
+                return message
+            if self._lost:
+                self._lost = False
+                close_all(fds)
+                return message._replace(failure=at_limit("what came with a message"))
+            return _with_descriptors(message, n_fds, n_attachments)
         except BaseException:
             close_all(fds)
             raise
 
     def _receive_first(self, patience: float, fds: list[int]) -> bytes:
         part = self._look(patience) if patience else None
-        return _accept_part(part or self._receive(_FIRST_BYTES, _ANCILLARY_BYTES), fds)
+        return self._accept(part or self._receive(_FIRST_BYTES, _ANCILLARY_BYTES), fds)
 
     def _look(self, patience: float) -> _Part | None:
         """Look for data without sleeping, unless that was in vain lately.
@@ -202,23 +214,21 @@ class UnixStream:
         self._n_vain += 1
         return None
 
+    def _accept(self, part: _Part, fds: list[int]) -> bytes:
+        """Take what ``recvmsg`` returned: the descriptors into `fds`, the bytes as the result."""
+        data, ancillary, flags, _ = part
+        if ancillary:
+            take_descriptors(ancillary, fds)
+        if flags & _TRUNCATED:
+            # The kernel drops descriptors for which this process has no room, and says no more than this.
+            self._lost = True
+        return data
+
     def _receive_more(self, fds: list[int]) -> bytes:
-        data = _accept_part(self._receive(_RECEIVE_BYTES, _ANCILLARY_BYTES), fds)
+        data = self._accept(self._receive(_RECEIVE_BYTES, _ANCILLARY_BYTES), fds)
         if not data:
             raise HostGoneError("the connection ended in the middle of a message")
         return data
-
-
-def _accept_part(part: _Part, fds: list[int]) -> bytes:
-    """Take what ``recvmsg`` returned: the descriptors into `fds`, the bytes as the result."""
-    data, ancillary, flags, _ = part
-    if ancillary:
-        take_descriptors(ancillary, fds)
-    if flags & _TRUNCATED:
-        raise ProtocolError(
-            "descriptors were lost on the way: this process is at its limit of open files; raise it with ulimit -n"
-        )
-    return data
 
 
 def receive_ready(sock: socket.socket, decoder: FrameDecoder, fds: list[int]) -> bool:
@@ -258,14 +268,20 @@ def close_all(fds: list[int]) -> None:
         deque(map(_close, iter(fds.pop, None)), 0)
 
 
-def _with_descriptors(kind: int, sequence: int, body: bytes, n_fds: int, n_attachments: int, fds: list[int]) -> Message:
+def _with_descriptors(message: Message, n_fds: int, n_attachments: int) -> Message:
+    """Map a message's attachments."""
+    fds = message.fds
     if len(fds) != n_fds:
         raise ProtocolError(f"a message with {len(fds)} descriptors that announced {n_fds}")
-    attachments = []
     for fd in fds[:n_attachments]:
         check_sealed(fd)
-        attachments.append(map_segment(fd, os.fstat(fd).st_size).writer)
-    return Message(kind, sequence, body, attachments, fds)
+        n_bytes = os.fstat(fd).st_size
+        try:
+            message.attachments.append(map_segment(fd, n_bytes).writer)
+        except OSError as error:
+            close_all(fds)
+            return message._replace(failure=refused(error, n_bytes))
+    return message
 
 
 # -- addresses ----------------------------------------------------------------------------------------------------
@@ -321,7 +337,8 @@ def connect_unix(address: str, timeout: float) -> socket.socket:
     NotAuthorizedError
         Another user does.
     """
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    with descriptor_limit("a connection to a host"):
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         sock.settimeout(timeout)
         sock.connect(socket_name(address))
