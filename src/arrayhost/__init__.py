@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import arrayhost.client.surface  # noqa: F401  # gives HostedArray what ndarray has
@@ -81,6 +82,9 @@ __all__ = [
     "transaction",
     "zeros",
 ]
+
+# What a host has to tell goes to whoever has configured logging, and not to the terminal of a program that has not.
+logging.getLogger("arrayhost").addHandler(logging.NullHandler())
 
 __version__ = "0.1.0"
 

@@ -15,7 +15,7 @@ from arrayhost.client.unmapped import UnmappedArray
 from arrayhost.core.layout import Layout
 from arrayhost.errors import HostGoneError
 from arrayhost.evaluation.hosted import state
-from arrayhost.evaluation.operations import OPERATOR, Operation
+from arrayhost.evaluation.operations import OPERATOR, Operation, function_operation
 from arrayhost.evaluation.reading import snapshot
 from arrayhost.memory.control import VERSION
 from arrayhost.memory.filling import layout_of, view_of
@@ -35,6 +35,7 @@ __all__ = ["MappedArray", "proxy_of"]
 _ndarray, _void = np.ndarray, np.void  # looked up once: `a[i]` is to cost little more than ndarray's
 _PLAIN_INDEX = frozenset([int, slice, type(None), type(...), np.int64, np.intp])
 _GET_ITEM = Operation(OPERATOR, "getitem")
+_REPR = function_operation(np.array_repr)
 _SMALL_BYTES = 16 * 1024  # copied in about the time that a look at the versions and settings takes otherwise
 
 
@@ -180,6 +181,10 @@ class MappedArray(HostedArray):
 
     def _row_version(self) -> int:
         return self._row[VERSION]
+
+    def __str__(self) -> str:
+        # Of a large array a few elements are shown, so that a copy of all would be a waste.
+        return str(evaluate(_REPR, (self,), {}))
 
     def _private_copy(self) -> npt.NDArray[Any]:
         copy = self._steady()
