@@ -117,7 +117,7 @@ def apply(operation: Operation, args: Sequence[Any], kwargs: Mapping[str, Any]) 
         return getattr(args[0], name)(*args[1:], **kwargs)
     if kind == UFUNC:
         ufunc = target if target is not None else _numpy_ufunc(name)
-        if not isinstance(ufunc, np.ufunc):
+        if target is None and not isinstance(ufunc, np.ufunc):  # other libraries' (numba's) need not be of that type
             raise ProtocolError(f"NumPy {np.__version__} has no ufunc {name[:100]!r}")
         return getattr(ufunc, variant)(*args, **kwargs)
     if kind == FUNCTION:
