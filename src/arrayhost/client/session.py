@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 import weakref
+from _thread import interrupt_main, start_new_thread
 from collections import deque
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -119,6 +120,11 @@ class _LeaseEnd(weakref.ref[Lease]):
         """What gives the leases back; nothing if there are none."""
         count = self.count[0]
         return _told(self.number, Kind.RELEASE, [[self.ident, count]]) if count else b""
+
+
+def _interrupt_soon() -> None:
+    time.sleep(1e-3)
+    interrupt_main()
 
 
 def _told(number: int, kind: Kind, body: Any) -> bytes:
@@ -383,6 +389,8 @@ class Session:
                 raise message.failure
             result = None if message.kind == Kind.DONE else self._result(message, resolve or self._resolve, counted)
         except BaseException as error:
+            if message is not None:
+                close_all(message.fds)
             lost = message is not None and message.failure is error
             if isinstance(error, Exception) and not lost and not isinstance(error, _BREAKING):
                 local.connection = connection  # an answer like any other
@@ -571,8 +579,12 @@ class Session:
         self._ends[number] = (_LeaseEnd(lease, number, self._outbox), prompt)
 
     def _lease_died(self, _: Any, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-        if not is_finalizing():
-            self._send_outbox()
+        try:
+            if not is_finalizing():
+                self._send_outbox()
+        except KeyboardInterrupt:
+            # Python would print and forget it here, where nobody can catch it. Whoever runs a moment later gets it.
+            start_new_thread(_interrupt_soon, ())
 
     def export(self, ident: int) -> None:
         """Tell the host that a handle of the referent is being pickled. Cost: one message, no answer awaited."""

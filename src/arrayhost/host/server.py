@@ -430,6 +430,10 @@ class Server:
                 connection.serve()
             finally:
                 self._forget_connection(connection)
+                if ident not in self._sessions:
+                    # The kernel closes a dead process's sockets one by one: something may have been granted here after
+                    # the session had ended.
+                    self.service.store.drop_holder(ident)
                 # Kept a little: an interrupted client names its connection after having closed it.
                 while len(session.connections) > 64:
                     session.connections.pop(next(iter(session.connections)), None)

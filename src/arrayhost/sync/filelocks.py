@@ -29,6 +29,8 @@ EXCLUSIVE = fcntl.F_WRLCK
 SHARED = fcntl.F_RDLCK
 # A lock file slows down with the number of byte ranges held on it (14 µs at 1,000), hence several of them.
 N_LOCK_FILES = 16
+# How many descriptors of each file are kept open for the next acquisition.
+MAX_IDLE = 4
 _FLOCK = struct.Struct("hhqqi4x")
 _SETLK = fcntl.F_OFD_SETLK
 _fcntl = fcntl.fcntl
@@ -100,8 +102,12 @@ class LockFiles:
         return file
 
     def give_back(self, slot: int, file: OpenLockFile) -> None:
-        """Return an unlocked file to the pool."""
-        self._idle[slot % len(self._fds)].append(file)
+        """Return an unlocked file to the pool, which keeps a few."""
+        idle = self._idle[slot % len(self._fds)]
+        if len(idle) < MAX_IDLE:
+            idle.append(file)
+        else:
+            file.close()
 
     def fds(self) -> list[int]:
         """Descriptors of the files themselves, to pass to another process."""

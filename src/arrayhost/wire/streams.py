@@ -40,6 +40,10 @@ _GIVE_UP_AFTER = 2
 _TRY_AGAIN_AFTER = 128
 # What ``recvmsg`` returns: bytes, ancillary data, flags, address.
 _Part = tuple[bytes, list[tuple[int, int, bytes]], int, Any]
+# Arguments of ``recvmsg``, as `map` takes them.
+_FIRST = ((_FIRST_BYTES,), (_ANCILLARY_BYTES,))
+_FIRST_AT_ONCE = (*_FIRST, (_DONTWAIT,))
+_MORE = ((_RECEIVE_BYTES,), (_ANCILLARY_BYTES,))
 LOCAL_PREFIX = "unix:"
 
 
@@ -74,7 +78,7 @@ class UnixStream:
     a reply that still comes would be taken for the next one's.
     """
 
-    __slots__ = ("_lost", "_n_vain", "_receive", "_send", "socket")
+    __slots__ = ("_lost", "_n_vain", "_receive", "_send", "_unread", "socket")
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
@@ -82,6 +86,8 @@ class UnixStream:
         self._lost = False
         self._send = sock.send
         self._receive = sock.recvmsg
+        # C code puts here what has been received: an interrupt right after ``recvmsg`` would lose the descriptors.
+        self._unread: list[_Part] = []
 
     def close(self) -> None:
         """Close the socket; safe to repeat."""
@@ -187,14 +193,16 @@ class UnixStream:
                 return message._replace(failure=at_limit("what came with a message"))
             return _with_descriptors(message, n_fds, n_attachments)
         except BaseException:
+            self._take_unread(fds)
             close_all(fds)
             raise
 
     def _receive_first(self, patience: float, fds: list[int]) -> bytes:
-        part = self._look(patience) if patience else None
-        return self._accept(part or self._receive(_FIRST_BYTES, _ANCILLARY_BYTES), fds)
+        if not patience or not self._look(patience):
+            self._unread.extend(map(self._receive, *_FIRST))
+        return self._accept(fds)
 
-    def _look(self, patience: float) -> _Part | None:
+    def _look(self, patience: float) -> bool:
         """Look for data without sleeping, unless that was in vain lately.
 
         It is where both sides share a processor: the other one cannot run before this one sleeps. Yielding instead
@@ -202,33 +210,43 @@ class UnixStream:
         """
         if self._n_vain >= _GIVE_UP_AFTER:
             self._n_vain = (self._n_vain + 1) % _TRY_AGAIN_AFTER
-            return None
+            return False
         deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
             try:
-                part: _Part = self._receive(_FIRST_BYTES, _ANCILLARY_BYTES, _DONTWAIT)
+                self._unread.extend(map(self._receive, *_FIRST_AT_ONCE))
             except BlockingIOError:
                 continue
             self._n_vain = 0
-            return part
+            return True
         self._n_vain += 1
-        return None
+        return False
 
-    def _accept(self, part: _Part, fds: list[int]) -> bytes:
+    def _accept(self, fds: list[int]) -> bytes:
         """Take what ``recvmsg`` returned: the descriptors into `fds`, the bytes as the result."""
-        data, ancillary, flags, _ = part
+        data, ancillary, flags, _ = self._unread[0]
         if ancillary:
             take_descriptors(ancillary, fds)
+        self._unread.clear()
         if flags & _TRUNCATED:
             # The kernel drops descriptors for which this process has no room, and says no more than this.
             self._lost = True
         return data
 
     def _receive_more(self, fds: list[int]) -> bytes:
-        data = self._accept(self._receive(_RECEIVE_BYTES, _ANCILLARY_BYTES), fds)
+        self._unread.extend(map(self._receive, *_MORE))
+        data = self._accept(fds)
         if not data:
             raise HostGoneError("the connection ended in the middle of a message")
         return data
+
+    def _take_unread(self, fds: list[int]) -> None:
+        """Add the descriptors of a part that an interrupt kept from being accepted, or from being forgotten then."""
+        received: list[int] = []
+        for _, ancillary, _, _ in self._unread:
+            take_descriptors(ancillary, received)
+        self._unread.clear()
+        fds += [fd for fd in received if fd not in fds]
 
 
 def receive_ready(sock: socket.socket, decoder: FrameDecoder, fds: list[int]) -> bool:
