@@ -527,12 +527,15 @@ def _reconnect(cls: type[ArrayManager], address: str) -> ArrayManager:
 
 def _finalize_manager(host: Any, session: Session, timeout: float) -> None:
     """Stop a host: ask, then tell, then force."""
-    if host.is_alive():
-        with contextlib.suppress(ConnectionError, OSError):
-            session.request(Kind.SHUTDOWN, None, timeout=timeout)
-        host.join(timeout)
-    _end_process(host, timeout)
-    session.close()
+    try:
+        if host.is_alive():
+            with contextlib.suppress(ConnectionError, OSError):
+                session.request(Kind.SHUTDOWN, None, timeout=timeout)
+            host.join(timeout)
+    finally:
+        # After Ctrl-C, too: there is no second call of this.
+        _end_process(host, timeout)
+        session.close()
     address = session.address
     if not address.startswith("unix:@"):
         # A host that was killed could not remove its socket.
