@@ -20,7 +20,7 @@ def standardise(part, mean, deviation):
 def main():
     with ArrayManager() as manager, Pool(2) as pool:
         a = manager.array(np.random.default_rng(0).normal(5.0, 2.0, size=(100_000, 10)))
-        parts = np.array_split(a, 8)  # eight hosted views
+        parts = a.blocks(8)  # eight hosted views
 
         totals = pool.map(total, parts)
         print("totals of 8 parts, and of the whole:", round(sum(totals)), round(a.sum()))

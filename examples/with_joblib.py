@@ -19,9 +19,7 @@ def main():
     with ArrayManager() as manager:
         estimates = manager.zeros(32)
         # joblib's own sharing of arrays is read-only; a hosted view is written to where it is.
-        workers = Parallel(n_jobs=2)(
-            delayed(fill)(block, seed) for seed, block in enumerate(np.array_split(estimates, 8))
-        )
+        workers = Parallel(n_jobs=2)(delayed(fill)(block, seed) for seed, block in enumerate(estimates.blocks(8)))
         print("other processes wrote:", os.getpid() not in workers, "all of it:", bool((estimates > 0).all()))
         print(f"pi is about {estimates.mean():.2f}")
 
