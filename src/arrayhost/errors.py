@@ -150,7 +150,7 @@ class TransactionConflictError(ArrayHostError, RuntimeError):
         Who wrote last.
     """
 
-    def __init__(self, expected: int, found: int, writer_pid: int) -> None:
+    def __init__(self, expected: int = 0, found: int = 0, writer_pid: int = 0) -> None:
         super().__init__(expected, found, writer_pid)
         self.expected = expected
         self.found = found
