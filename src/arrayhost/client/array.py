@@ -9,6 +9,7 @@ import numpy as np
 
 from arrayhost.client.atomic import Atomic
 from arrayhost.client.attributes import Attributes
+from arrayhost.client.changes import Changes, wait_for_change, wait_for_change_async
 from arrayhost.client.evaluating import ArrayProxy, evaluate, evaluate_in_host
 from arrayhost.client.steady import steady_arguments
 from arrayhost.core.handles import Written
@@ -303,6 +304,62 @@ class HostedArray(ArrayProxy):
         """Grows with each completed write to the array, through whatever view. Cost: no round trip where mapped."""
         version: int = self._state()[2]
         return version
+
+    def wait_changed(self, since: int | None = None, timeout: float | None = None) -> int:
+        """Wait until somebody has written to the array.
+
+        Parameters
+        ----------
+        since : int, optional
+            The version that is known already; None is the present one.
+        timeout : float, optional
+            Seconds; None waits without end.
+
+        Returns
+        -------
+        int
+            The new version, at once if it is not `since`; `since` itself when the time is over.
+
+        Raises
+        ------
+        StaleProxyError
+            The array has been freed.
+
+        Notes
+        -----
+        Writes by whomever count, through the host or in a section, once completed; also those to other views of the
+        array. Sleeps until the writer wakes it, and looks by itself twice a second. That a writer died is noticed by
+        the next one. Cost: no round trip where mapped, else one every two seconds. Safety: any thread; in an event loop
+        use `wait_changed_async`.
+        """
+        return wait_for_change(self, self.version if since is None else since, self._wait_limit(timeout))
+
+    async def wait_changed_async(self, since: int | None = None, timeout: float | None = None) -> int:
+        """As `wait_changed`, for event loops: waits in a thread of its own, and can be cancelled."""
+        return await wait_for_change_async(self, self.version if since is None else since, self._wait_limit(timeout))
+
+    def changes(self, since: int | None = None, timeout: float | None = None) -> Changes:
+        """Iterate over changes: ``for version in a.changes():`` or ``async for``.
+
+        Parameters
+        ----------
+        since : int, optional
+            The version that is known already; None is the present one.
+        timeout : float, optional
+            Seconds without a change after which the iteration ends; None goes on for ever.
+
+        Returns
+        -------
+        Changes
+            Yields the version after each change; changes that follow each other quickly may be one.
+        """
+        return Changes(self, self.version if since is None else since, self._wait_limit(timeout))
+
+    @staticmethod
+    def _wait_limit(timeout: float | None) -> float | None:
+        if timeout is not None and not timeout >= 0:
+            raise ValueError(f"timeout is {timeout}: seconds, 0 or more, or None to wait without end")
+        return timeout
 
     def recover(self, timeout: float | None = None) -> None:
         """Accept what a dead writer left: reads work again.

@@ -8,6 +8,7 @@ from arrayhost.errors import ProtocolError
 from arrayhost.evaluation import updates
 from arrayhost.memory.control import TORN_PID, VERSION
 from arrayhost.sync.sections import ArrayLock
+from arrayhost.sync.watching import wait_changed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -39,9 +40,15 @@ def recover(operand: Operand, timeout: float) -> None:
         guard.mend()
 
 
+def wait(operand: Operand, since: int, timeout: float) -> int:
+    """Wait until the array's version is another than `since`; return it, or `since` when the time is over."""
+    return wait_changed(operand.guard, since, timeout)
+
+
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "state": state,
     "recover": recover,
+    "wait": wait,
     "add": updates.add,
     "exchange": updates.exchange,
     "compare_exchange": updates.compare_exchange,

@@ -16,7 +16,7 @@ from arrayhost.host.clients import current_client
 from arrayhost.host.names import NameTable
 from arrayhost.host.places import Place, Places
 from arrayhost.host.snapshots import LockedCopies
-from arrayhost.memory.control import GENERATION, ROW_WORDS, TORN, TORN_PID, VERSION, WRITER_PID, ControlTable
+from arrayhost.memory.control import GENERATION, ROW_WORDS, TORN, TORN_PID, VERSION, WATCHED, WRITER_PID, ControlTable
 from arrayhost.memory.filling import layout_of, view_of
 from arrayhost.sync.filelocks import EXCLUSIVE, create_lock_files, try_lock
 from arrayhost.sync.guards import Guard, Hold
@@ -36,7 +36,7 @@ __all__ = ["ArrayReferent", "ObjectReferent", "Operand", "Store"]
 log = logging.getLogger(__name__)
 
 _MAX_KEPT_OPERANDS = 4096
-# Rows never used take no memory: the table is a sparse file of 64 MiB.
+# Rows never used take no memory: the table is a sparse file of 128 MiB.
 N_SLOTS = 1 << 20
 
 
@@ -388,6 +388,8 @@ class Store:
             # Changed in any case: whoever reads the memory at this moment, which may soon be another array's, or knows
             # the old version to be good, looks at the version afterwards.
             words[base + VERSION] += 2 - (words[base + VERSION] & 1)
+            guard.wake()
+            words[base + WATCHED] = 0
         finally:
             hold.free()
         self._free_slots.append(guard.slot)

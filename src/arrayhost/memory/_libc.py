@@ -1,4 +1,4 @@
-"""The libc calls that Python lacks: ``mmap`` at a chosen address, ``munmap``, ``madvise`` on it.
+"""The libc calls that Python lacks: ``mmap`` at a chosen address, ``munmap``, ``madvise`` on it; futexes.
 
 Python's own :mod:`mmap` can neither choose an address nor map without keeping a duplicate descriptor.
 """
@@ -8,11 +8,14 @@ from __future__ import annotations
 import ctypes
 import mmap as _mmap
 import os
+import platform
 import sys
+import time
 
 from arrayhost.errors import UnsupportedPlatformError
 
-__all__ = ["MADV_COLLAPSE", "PROT_NONE", "PROT_READ", "PROT_WRITE", "madvise", "map_fixed", "map_shared", "unmap"]
+__all__ = ["MADV_COLLAPSE", "PROT_NONE", "PROT_READ", "PROT_WRITE", "futex_wait", "futex_wake", "madvise",
+           "map_fixed", "map_shared", "unmap"]  # fmt: skip
 
 PROT_NONE = 0
 PROT_READ = _mmap.PROT_READ
@@ -23,6 +26,10 @@ _MAP_PRIVATE = 0x02
 _MAP_FIXED = 0x10
 _MAP_ANONYMOUS = 0x20
 _MAP_NORESERVE = 0x4000
+_FUTEX_WAIT = 0  # without FUTEX_PRIVATE_FLAG: between processes
+_FUTEX_WAKE = 1
+_FUTEX_NUMBERS = {"x86_64": 202, "aarch64": 98, "riscv64": 98, "ppc64le": 221, "s390x": 238}
+_EVERYBODY = 2**31 - 1
 _MAP_FAILED = ctypes.c_void_p(-1).value
 
 
@@ -39,6 +46,11 @@ def _load() -> ctypes.CDLL:
     )  # fmt: skip
     libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
     libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    libc.syscall.restype = ctypes.c_long
+    libc.syscall.argtypes = (
+        ctypes.c_long, ctypes.c_void_p, ctypes.c_int, ctypes.c_uint32, ctypes.c_void_p, ctypes.c_void_p,
+        ctypes.c_uint32,
+    )  # fmt: skip
     return libc
 
 
@@ -46,6 +58,8 @@ _libc = _load()
 _mmap_call = _libc.mmap
 _munmap_call = _libc.munmap
 _madvise_call = _libc.madvise
+_system_call = _libc.syscall
+_futex_number = _FUTEX_NUMBERS.get(platform.machine())
 
 
 def _check_address(address: int | None) -> int:
@@ -91,3 +105,22 @@ def unmap(address: int, n_bytes: int) -> None:
 def madvise(address: int, n_bytes: int, advice: int) -> int:
     """Call ``madvise``; return 0 or the error number."""
     return 0 if _madvise_call(address, n_bytes, advice) == 0 else ctypes.get_errno()
+
+
+class _Timespec(ctypes.Structure):
+    _fields_ = [("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long)]  # as ctypes wants it
+
+
+def futex_wait(address: int, expected: int, seconds: float) -> None:
+    """Sleep until the 32-bit word at an address is woken; not if it is not `expected`, and not beyond a signal."""
+    if _futex_number is None:
+        time.sleep(min(seconds, 1e-3))
+        return
+    limit = _Timespec(int(seconds), int(seconds % 1 * 1e9))
+    _system_call(_futex_number, address, _FUTEX_WAIT, expected, ctypes.byref(limit), None, 0)
+
+
+def futex_wake(address: int) -> None:
+    """Wake all who sleep on the word at an address, in all processes."""
+    if _futex_number is not None:
+        _system_call(_futex_number, address, _FUTEX_WAKE, _EVERYBODY, None, None, 0)

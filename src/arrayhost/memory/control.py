@@ -1,7 +1,7 @@
-"""The control table: 64 bytes of state for each hosted array, mapped by every process that uses one.
+"""The control table: 128 bytes of state for each hosted array, mapped by every process that uses one.
 
-Each row is eight machine words. Aligned words are read and written whole on every platform that NumPy runs on; on
-x86-64 they also become visible in the order written, which the sequence-checked reads rely on.
+Each row is sixteen machine words, nine of them in use. Aligned words are read and written whole on every platform that
+NumPy runs on; on x86-64 they also become visible in the order written, which the sequence-checked reads rely on.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ __all__ = [
     "VERSION",
     "WAITER",
     "WAITER_BEAT",
+    "WATCHED",
     "WRITER_PID",
     "ControlTable",
 ]  # fmt: skip
 
-ROW_WORDS = 8
+ROW_WORDS = 16
 GENERATION = 0  # which of the row's successive arrays this is; 0 for none
 VERSION = 1  # odd while somebody writes; never goes back, also over generations
 TORN = 2  # 1 after a writer died in mid-write
@@ -33,6 +34,7 @@ TORN_PID = 4  # who died
 WAITER = 5  # monotonic nanoseconds since when the longest waiter for the lock has waited; 0 for nobody
 WAITER_BEAT = 6  # when that waiter last looked, and its pid; an old one is dead
 READER_PID = 7  # who took the shared lock last
+WATCHED = 8  # monotonic nanoseconds until which somebody may be waiting for the version to change; 0 for nobody
 
 # Off x86-64 a store may overtake another, and Python has no fence: readers there never read optimistically.
 ORDERED_STORES = platform.machine() in ("x86_64", "AMD64")
@@ -45,13 +47,16 @@ class ControlTable:
     ----------
     words : memoryview of uint64
         ``words[ROW_WORDS * slot + field]``.
+    address : int
+        Where the words are in this process.
     n_slots : int
     """
 
-    __slots__ = ("_mapping", "n_slots", "words")
+    __slots__ = ("_mapping", "address", "n_slots", "words")
 
     def __init__(self, mapping: Mapping) -> None:
         self._mapping = mapping
+        self.address = mapping.address
         self.words = mapping.writer.data.cast("B").cast("Q")
         self.n_slots = mapping.n_bytes // (8 * ROW_WORDS)
 

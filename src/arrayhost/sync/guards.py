@@ -24,6 +24,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from arrayhost.errors import LockTimeoutError, StaleProxyError, TornArrayError, WouldDeadlock
+from arrayhost.memory._libc import futex_wake
 from arrayhost.memory.control import (
     GENERATION,
     ORDERED_STORES,
@@ -34,6 +35,7 @@ from arrayhost.memory.control import (
     VERSION,
     WAITER,
     WAITER_BEAT,
+    WATCHED,
     WRITER_PID,
 )
 from arrayhost.sync.filelocks import EXCLUSIVE, SHARED, blocking_mode, lock_request, try_lock, unlock_request
@@ -129,6 +131,8 @@ class Hold:
         if self.write_depth == 1 and self.file is not None:
             guard = self.guard
             guard.words[guard.base + VERSION] += 1
+            if guard.row[WATCHED]:
+                guard.wake()
         self.write_depth -= 1
 
     def release(self) -> None:
@@ -159,6 +163,7 @@ class Hold:
             if self.write_depth and guard.words[guard.base + VERSION] & 1:
                 guard.words[guard.base + VERSION] += 1
                 self.write_depth = 0
+                guard.wake()
             guard.exclusive = None
         elif self in guard.shared:
             guard.shared.remove(self)
@@ -281,6 +286,17 @@ class Guard:
         """Take back the torn mark. The caller holds the exclusive lock."""
         self.words[self.base + TORN] = 0
         self.words[self.base + TORN_PID] = 0
+
+    @property
+    def version_address(self) -> int:
+        """Where the half of the version that changes lies in this process: what watchers sleep on."""
+        return self.table.address + 8 * (self.base + VERSION) + (0 if sys.byteorder == "little" else 4)
+
+    def wake(self) -> None:
+        """Wake whoever waits for the version to change, and forget those who do not any more."""
+        futex_wake(self.version_address)
+        if self.row[WATCHED] < time.monotonic_ns():
+            self.row[WATCHED] = 0
 
     # -- locking -------------------------------------------------------------------------------------------------
 
@@ -432,6 +448,7 @@ class Guard:
             words[base + TORN_PID] = words[base + WRITER_PID]
             words[base + TORN] = 1
             words[base + VERSION] = version + 1
+            self.wake()
 
     def judge_writer(self, pid: int) -> bool:
         """Set the torn mark if a process that has just ended was writing; True if it was."""
