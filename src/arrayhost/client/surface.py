@@ -5,6 +5,7 @@ Nothing here knows how anything is evaluated; each name becomes an `Operation`.
 
 from __future__ import annotations
 
+import math
 import operator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,7 @@ _CONVERSIONS = ["__bool__", "__int__", "__float__", "__complex__", "__index__", 
                 "__deepcopy__"]  # fmt: skip
 _FACTS = ["shape", "dtype", "ndim", "size", "nbytes", "itemsize", "strides"]
 _VIEWS = ["T", "mT", "real", "imag"]
-_NOT_METHODS = frozenset(["copy", "dump", "dumps", "to_device"])
+_NOT_METHODS = frozenset(["copy", "dump", "dumps", "resize", "to_device"])
 
 
 class HostedFlat:
@@ -183,6 +184,27 @@ def _set_shape(self: HostedArray, shape: Any) -> None:
     self._become(self._with_layout(replace(layout, shape=form.shape, strides=form.strides)))
 
 
+def _resize(self: HostedArray, *new_shape: Any, refcheck: bool = True) -> None:
+    """Give this proxy another shape of the same size; no other, since a hosted array lies where it was made.
+
+    Raises
+    ------
+    ValueError
+        As `numpy.ndarray.resize` for an array that does not own its data.
+    """
+    if not new_shape or new_shape == (None,):
+        return
+    sizes = new_shape[0] if len(new_shape) == 1 and np.iterable(new_shape[0]) else new_shape
+    shape = tuple(operator.index(n) for n in sizes)
+    if any(n < 0 for n in shape):
+        raise ValueError("negative dimensions not allowed")
+    if not self.flags.forc:
+        raise ValueError("resize only works on single-segment arrays")
+    if math.prod(shape) != self.size:
+        raise ValueError("cannot resize this array: it does not own its data")
+    _set_shape(self, shape)
+
+
 def _get_base(self: HostedArray) -> HostedArray | None:
     """The proxy of the whole segment's array that this is a view of; None for a whole array."""
     whole = self._source.whole
@@ -245,13 +267,14 @@ def _install_all() -> None:
             setattr(HostedArray, name, _view(name, settable=name in ("real", "imag")))
     for name in ("ctypes", "data"):
         setattr(HostedArray, name, _get_live(name))
-    properties = {
+    others: dict[str, Any] = {
+        "resize": _resize,
         "flags": property(_get_flags, doc=np.ndarray.flags.__doc__),
         "flat": property(_get_flat, _set_flat, doc=np.ndarray.flat.__doc__),
         "base": property(_get_base, doc=_get_base.__doc__),
         "device": property(lambda self: "cpu", doc="``'cpu'``, as ndarray's."),
     }
-    for name, attribute in {**properties, **LIBRARY_METHODS}.items():
+    for name, attribute in {**others, **LIBRARY_METHODS}.items():
         setattr(HostedArray, name, attribute)
 
 

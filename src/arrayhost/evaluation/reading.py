@@ -63,6 +63,8 @@ def evaluate_read(
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
     operands: Sequence[Operand],
+    *,
+    once: bool = False,
 ) -> Any:
     """Evaluate a read whose arguments may hold hosted arrays, at any depth.
 
@@ -73,6 +75,8 @@ def evaluate_read(
         Its arguments.
     operands : sequence of Operand
         The hosted arrays in them.
+    once : bool
+        Do not try on live memory first, which may have to be repeated: an ndarray of the caller's is written to.
 
     Returns
     -------
@@ -84,7 +88,7 @@ def evaluate_read(
     Exception
         What NumPy raises; `TornArrayError`, `StaleProxyError`, `LockTimeoutError`.
     """
-    mode = live_operands(operation, [operand.live.dtype for operand in operands])
+    mode = None if once else live_operands(operation, [operand.live.dtype for operand in operands])
     if mode == FIRST:
         lead = args[0] if args else next(iter(kwargs.values()), None)
         live = [operand for operand in operands if operand is lead]

@@ -10,13 +10,13 @@ import functools
 import inspect
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from arrayhost.errors import ProtocolError
 from arrayhost.evaluation.operations import FUNCTION, GET, METHOD, OPERATOR, SET, UFUNC, Operation, numpy_function
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    import numpy as np
 
 __all__ = [
     "ALL",
@@ -27,6 +27,7 @@ __all__ = [
     "is_callers",
     "live_operands",
     "must_copy",
+    "repeatable",
     "warns_by_itself",
     "written_arguments",
 ]
@@ -185,6 +186,26 @@ COMPUTING_FUNCTIONS = frozenset(
      "cumprod"]
 )  # fmt: skip
 COMPUTING_VARIANTS = frozenset(["__call__", "reduce", "accumulate", "outer", "reduceat"])  # of ufuncs
+
+
+def repeatable(operation: Operation, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether evaluating again writes the same to ndarrays given as ``out``, whatever has been written to them."""
+    kind, name, variant, _ = operation
+    if kind == UFUNC:
+        simple = variant in ("__call__", "reduce", "accumulate")
+    else:
+        simple = name in COMPUTING_FUNCTIONS or name in COMPUTING_METHODS
+    if not simple or kwargs.get("where", True) is not True:
+        return False
+    out = kwargs.get("out")
+    targets = out if isinstance(out, tuple) else (out,)
+    return out is not None and not any(
+        isinstance(arg, (list, tuple)) or (isinstance(arg, np.ndarray) and np.may_share_memory(target, arg))
+        for arg in args
+        for target in targets
+        if isinstance(target, np.ndarray)
+    )
+
 
 # -- what may read memory that somebody writes to ------------------------------------------------------------------
 

@@ -103,12 +103,12 @@ class _Write:
 
     def run(self) -> Any:
         self._take_copies_of_indices()
-        self._convert_value()
+        fails = not self._convert_value()
         with self._locked() as holds:
             for target in self.targets:
                 if self.operation.name not in _BLIND:
                     target.guard.check_whole()
-            result = self._write(holds)
+            result = self._write(holds, by_copy=fails)
             for target in self.targets:
                 _mend_if_whole(self.operation, self.args, self.kwargs, target)
             # Values may be views of memory that is only quiet while it is locked.
@@ -124,17 +124,24 @@ class _Write:
         elif self.operation.variant in ("at", "reduceat"):
             self.args[1:2] = [map_nested(arg, _private) for arg in self.args[1:2]]
 
-    def _convert_value(self) -> None:
-        """Convert what is assigned to the target's dtype first where the conversion itself may fail."""
+    def _convert_value(self) -> bool:
+        """Convert what is assigned to the target's dtype first where the conversion itself may fail; tell if it did.
+
+        What NumPy makes of such a value depends on the index as well, and so does its error.
+        """
         if self.operation.name not in ("setitem", "__setitem__") or len(self.args) != 3:
-            return
+            return True
         target, value = self.args[0], self.args[2]
         if isinstance(value, Operand):
             if value.live.dtype == target.live.dtype or (self._numeric(value.live.dtype) and not _may_raise()):
-                return
+                return True
             value = snapshot(value)
         if isinstance(target, Operand) and not _fails_early(target, value):
-            self.args[2] = _converted(value, target.live.dtype, target.live, self.args[1])
+            try:
+                self.args[2] = _converted(value, target.live.dtype)
+            except (TypeError, ValueError, OverflowError, FloatingPointError):
+                return False
+        return True
 
     def _numeric(self, dtype: np.dtype[Any]) -> bool:
         return dtype.kind in _NUMBERS and all(target.live.dtype.kind in _NUMBERS for target in self.targets)
@@ -159,8 +166,8 @@ class _Write:
             for hold in reversed(holds):
                 hold.release()
 
-    def _write(self, holds: list[Hold]) -> Any:
-        if must_copy(self.operation, [target.live for target in self.targets], may_raise=_may_raise()):
+    def _write(self, holds: list[Hold], *, by_copy: bool) -> Any:
+        if by_copy or must_copy(self.operation, [target.live for target in self.targets], may_raise=_may_raise()):
             return self._write_by_copy(holds)
         for target in self.targets:
             self.memory[id(target)] = target.writer
@@ -224,7 +231,7 @@ def _private(leaf: Any) -> Any:
     return snapshot(leaf) if isinstance(leaf, Operand) else leaf
 
 
-def _converted(value: Any, dtype: np.dtype[Any], target: npt.NDArray[Any], index: Any) -> npt.NDArray[Any]:
+def _converted(value: Any, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     """Convert a value as assigning it would, into memory of its own."""
     if not isinstance(value, (np.ndarray, list, tuple)) or (dtype.names is not None and isinstance(value, tuple)):
         element = np.empty((), dtype)
