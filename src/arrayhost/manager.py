@@ -27,6 +27,7 @@ from arrayhost.errors import ArgumentEncodingError, HostGoneError
 from arrayhost.host.objects import Registration
 from arrayhost.hosting import HostOptions, build_server, process_began, run_host
 from arrayhost.named import NamedArrays
+from arrayhost.standing import default_address, start_detached
 from arrayhost.wire.frames import Kind
 from arrayhost.wire.streams import LOCAL_PREFIX, socket_name
 
@@ -226,6 +227,10 @@ class ArrayManager(NamedArrays):
         if self._state == "initial":
             raise ProcessError("this manager has not been started")
         # After start() an instance attribute stands here; a connected manager does not own its host.
+
+    def stop_host(self) -> None:
+        """Ask the host to end, also one that this manager did not start; a standing host finishes what runs first."""
+        self._request(Kind.SHUTDOWN, None)
 
     def join(self, timeout: float | None = None) -> None:
         """Wait for the host's process to end.
@@ -496,14 +501,18 @@ class _ServerHandle:
         self._server.stop()
 
 
-def connect(address: str, authkey: bytes | None = None) -> ArrayManager:
+def connect(address: str | None = None, authkey: bytes | None = None, *, start: bool = False) -> ArrayManager:
     """Connect to a running host.
 
     Parameters
     ----------
-    address : str
-        ``unix:/path`` or ``unix:@name``.
+    address : str, optional
+        ``unix:/path`` or ``unix:@name``. By default this user's standing host: the one at ``ARRAYHOST_ADDRESS``, else
+        the one in ``$XDG_RUNTIME_DIR``, as ``arrayhost serve`` makes it.
     authkey : bytes, optional
+    start : bool
+        Start a host there if there is none. It lives on when this process ends, until somebody stops it
+        (``arrayhost stop``); of several processes that start one at once, all get the same.
 
     Returns
     -------
@@ -514,8 +523,14 @@ def connect(address: str, authkey: bytes | None = None) -> ArrayManager:
     ------
     HostGoneError, NotAuthorizedError
     """
-    manager = ArrayManager(address=address, authkey=authkey)
-    manager.connect()
+    manager = ArrayManager(address=default_address() if address is None else address, authkey=authkey)
+    try:
+        manager.connect()
+    except HostGoneError:
+        if not start:
+            raise
+        start_detached(str(manager.address))
+        manager.connect()
     return manager
 
 

@@ -21,6 +21,7 @@ ROWS = [
     {"evaluation"},
     {"client", "host"},
     {"hosting"},  # host and client in one process
+    {"serving", "standing"},  # a host in the foreground; one that others find and start
     {"", "manager", "managers", "named"},
     {"cli", "__main__"},
 ]

@@ -179,7 +179,7 @@ class CallConnection:
                 self._store.drop_holder(making)
                 self._service.flush_released()
             if message.kind == Kind.SHUTDOWN:
-                self._server.stop()
+                self._server.end()
 
     def _encode_result(self, result: Any, fds: list[int], *, map_again: bool) -> tuple[int, bytes, list[Any]]:
         warned = failures.describe_warnings(reports.collected_warnings())

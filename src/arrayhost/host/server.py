@@ -128,6 +128,7 @@ class Server:
         self._count_lock = threading.Lock()
         self._stopping = False
         self._drains_until: float | None = None
+        self.drain_seconds = 0.0  # given to running requests when a client asks for the end
         self._parent_pidfd = parent_pidfd
         _servers.add(self)
 
@@ -154,6 +155,13 @@ class Server:
         """End `serve_forever` soon."""
         self._stopping = True
         self.wake()
+
+    def end(self) -> None:
+        """End as the host's owner chose: at once, or when what runs is answered."""
+        if self.drain_seconds:
+            self.drain(self.drain_seconds)
+        else:
+            self.stop()
 
     def drain(self, seconds: float) -> None:
         """Take no further client or request, and end `serve_forever` when all that run are answered.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import array
 import contextlib
+import errno
+import fcntl
 import os
 import socket
 import struct
@@ -333,6 +335,7 @@ def bind_unix(address: str, backlog: int = 128) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         if name[0] != "\0":
+            _remove_stale(name)
             # The file's mode is set before anybody can connect: connecting is possible only after listen().
             sock.bind(name)
             os.chmod(name, 0o600)
@@ -343,6 +346,22 @@ def bind_unix(address: str, backlog: int = 128) -> socket.socket:
         sock.close()
         raise type(error)(error.errno, f"cannot listen on {address}: {error.strerror}") from error
     return sock
+
+
+def _remove_stale(name: str) -> None:
+    """Make the folder of a socket; remove the socket that a dead host of this user left."""
+    folder = os.path.dirname(name)
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        # Two hosts that start at once would both find the dead one's socket, and the second remove the first's.
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
+            probe.setblocking(False)
+            if probe.connect_ex(name) == errno.ECONNREFUSED and os.lstat(name).st_uid == os.geteuid():
+                os.unlink(name)
+    finally:
+        os.close(fd)
 
 
 def connect_unix(address: str, timeout: float) -> socket.socket:

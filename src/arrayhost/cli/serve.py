@@ -1,0 +1,112 @@
+"""``arrayhost serve``: a host in the foreground."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from arrayhost.cli.options import Failure, address_option
+from arrayhost.host.objects import Registration
+from arrayhost.manager import ArrayManager
+from arrayhost.serving import DRAIN_SECONDS, LOG_FORMAT, make_server
+from arrayhost.serving import serve as serve_until_told
+from arrayhost.standing import default_address
+
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+class _Size(click.ParamType):  # type: ignore[type-arg]  # generic in new releases of click only
+    """A number of bytes, such as 500M or 2GiB."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read a size."""
+        if isinstance(value, int):
+            return value
+        text = str(value).strip().lower().removesuffix("ib").removesuffix("b")
+        number, unit = (text[:-1], text[-1]) if text[-1:].isalpha() else (text, "")
+        try:
+            size = int(float(number) * _UNITS[unit])
+        except (ValueError, KeyError, OverflowError):
+            self.fail(f"{value!r} is no size; write 500M or 2GiB", param, ctx)
+        if size <= 0:
+            self.fail(f"{value!r}: a size is more than nothing", param, ctx)
+        return size
+
+
+@click.command()
+@address_option
+@click.option("--directory", type=click.Path(file_okay=False, path_type=Path), help="Keep named arrays as files here.")
+@click.option("--max-bytes", type=_Size(), metavar="SIZE", help="Bound on the memory of all arrays: 500M, 2GiB.")
+@click.option(
+    "--register",
+    "registered",
+    multiple=True,
+    metavar="MODULE:ATTR",
+    help="A function or class that clients may create by its name, or a manager class with all its types. Repeatable.",
+)
+@click.option("--metrics", type=click.IntRange(0, 65535), metavar="PORT", help="Serve metrics on 127.0.0.1:PORT.")
+@click.option("--drain", default=DRAIN_SECONDS, show_default=True, help="Seconds that running requests get at the end.")
+@click.option(
+    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
+)
+def serve(
+    address: str | None,
+    directory: Path | None,
+    max_bytes: int | None,
+    registered: tuple[str, ...],
+    metrics: int | None,
+    drain: float,
+    log_level: str,
+) -> int:
+    """Host arrays until SIGTERM or Ctrl-C; what runs then is finished first.
+
+    One line for each event goes to standard error. Under systemd it says when it is ready and when it stops.
+    """
+    logging.basicConfig(level=log_level.upper(), format=LOG_FORMAT, stream=sys.stderr)
+    options: dict[str, Any] = {"max_bytes": max_bytes}
+    if directory is not None:
+        options["directory"] = str(directory.absolute())
+    # Code that is named on the command line lies where the command is run, as with `python -m`.
+    sys.path.insert(0, os.getcwd())
+    registry = dict(pair for text in registered for pair in _registrations(text))
+    where = address or default_address()
+    try:
+        server = make_server(where, registry, **options)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--address") from error
+    except OSError as error:
+        raise Failure(f"{error.strerror or error}; another host may run there: 'arrayhost doctor' tells") from error
+    if metrics is None:
+        serve_until_told(server, drain_seconds=drain)
+        return 0
+    from arrayhost.cli.metrics import serving_metrics
+
+    with serving_metrics(server, metrics):
+        serve_until_told(server, drain_seconds=drain)
+    return 0
+
+
+def _registrations(text: str) -> list[tuple[str, Registration]]:
+    """Find what ``--register module:attr`` names."""
+    module, _, attribute = text.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise click.BadParameter(f"{text!r}: {error}", param_hint="--register") from error
+    if isinstance(found, type) and issubclass(found, ArrayManager):
+        return [(typeid, registration) for typeid, (registration, _) in found._registry.items()]
+    if not callable(found):
+        raise click.BadParameter(
+            f"{text!r} is a {type(found).__name__}, which cannot be called", param_hint="--register"
+        )
+    return [(attribute.rpartition(".")[2], Registration(found))]

@@ -1,0 +1,118 @@
+"""Being a standing host: signals, systemd, the end of what still runs. For the shell and for programs."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import signal
+import socket
+from typing import TYPE_CHECKING, Any
+
+from arrayhost.hosting import HostOptions, build_server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from arrayhost.host.objects import Registration
+    from arrayhost.host.server import Server
+
+__all__ = ["LOG_FORMAT", "make_server", "notify", "serve", "serve_detached"]
+
+log = logging.getLogger(__name__)
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
+DRAIN_SECONDS = 10.0
+
+
+def make_server(address: str, registry: Mapping[str, Registration] | None = None, **options: Any) -> Server:
+    """Make the server of a standing host; it listens from here on.
+
+    Parameters
+    ----------
+    address : str
+    registry : mapping, optional
+        Types that its clients may create.
+    **options
+        As `HostOptions`.
+
+    Raises
+    ------
+    OSError
+        The address is taken or cannot be listened on.
+    """
+    # The kernel tells which clients are this user's; who presents a key must have come for another host.
+    return build_server(registry or {}, HostOptions(address=address, authkey=os.urandom(32), **options))
+
+
+def serve(server: Server, *, drain_seconds: float = DRAIN_SECONDS, ready: Callable[[], None] | None = None) -> None:
+    """Serve until SIGTERM, SIGINT or a client's request to stop; requests that run are finished first.
+
+    Parameters
+    ----------
+    server : Server
+    drain_seconds : float
+        At most so long; a second signal ends it at once.
+    ready : callable, optional
+        Called when the first client could be served.
+
+    Notes
+    -----
+    For the main thread. Tells systemd of its start and end where ``NOTIFY_SOCKET`` is set.
+    """
+    server.drain_seconds = drain_seconds
+    signalled: list[int] = []
+
+    def end(number: int, frame: Any) -> None:
+        if signalled:
+            server.stop()
+        else:
+            signalled.append(number)
+            notify("STOPPING=1")
+            server.drain(drain_seconds)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        notify(f"READY=1\nMAINPID={os.getpid()}")
+        if ready is not None:
+            ready()
+        server.serve_forever()
+        if not signalled:
+            notify("STOPPING=1")
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def notify(state: str) -> None:
+    """Tell systemd about the state of this service, if it asked to be told: see sd_notify(3)."""
+    name = os.environ.get("NOTIFY_SOCKET", "")
+    if name[:1] not in ("/", "@"):
+        return
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+            channel.connect("\0" + name[1:] if name[0] == "@" else name)
+            channel.sendall(state.encode())
+    except OSError as error:
+        log.warning("cannot tell the service manager %r: %s", state, error)
+
+
+def serve_detached(about: str) -> None:
+    """Be the host that `standing.start_detached` starts."""
+    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
+    given = json.loads(about)
+    channel = given["ready_fd"]
+    try:
+        server = make_server(given["address"])
+    except OSError as error:
+        # Somebody else was quicker: then there is a host, which is what was asked for.
+        told = "ready" if error.errno == errno.EADDRINUSE else str(error).replace("\n", " ")
+        os.write(channel, f"{told}\n".encode())
+        return
+
+    def ready() -> None:
+        os.write(channel, b"ready\n")
+        os.close(channel)
+
+    serve(server, ready=ready)
