@@ -77,9 +77,6 @@ class HostedArray(ArrayProxy):
 
     if TYPE_CHECKING:
 
-        def __getitem__(self, index: Any) -> Any:
-            """As `numpy.ndarray.__getitem__`; each kind's own."""
-
         def __getattr__(self, name: str) -> Any:
             """Everything that ndarray has; see `arrayhost.client.surface`."""
 
