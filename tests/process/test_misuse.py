@@ -1,10 +1,8 @@
 """Bad use: a clear error that says what to do, before anything has changed."""
 
 import multiprocessing
-import os
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -121,20 +119,3 @@ def test_the_digits_summed_by_four_workers(manager: ArrayManager) -> None:
 
 def _total(part: np.ndarray) -> float:
     return float(part.sum(dtype=float))
-
-
-@pytest.mark.parametrize("switch", ["1", "0"])
-def test_huge_pages_and_without(monkeypatch: pytest.MonkeyPatch, switch: str) -> None:
-    monkeypatch.setenv("ARRAYHOST_HUGE_PAGES", switch)
-    with ArrayManager() as manager:
-        a = manager.ones(50_000_000 // 8)
-        assert a.sum() == a.size
-        text = Path("/proc/self/smaps").read_text().split("memfd:arrayhost:array", 1)[1]
-        huge = next(int(line.split()[1]) for line in text.splitlines() if line.startswith("ShmemPmdMapped"))
-        if switch == "0":
-            assert huge == 0
-        else:
-            print(f"ShmemPmdMapped {huge} KiB of {a.nbytes // 1024} KiB")
-            release = tuple(int(part) for part in os.uname().release.split(".")[:2])
-            if release >= (6, 1):  # MADV_COLLAPSE
-                assert huge * 1024 >= a.nbytes // 2

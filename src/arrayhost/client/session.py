@@ -11,6 +11,7 @@ request finds it.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import select
@@ -227,7 +228,8 @@ class Session:
         stream = UnixStream(connect_unix(self.address, CONNECT_TIMEOUT))
         try:
             stream.socket.settimeout(CONNECT_TIMEOUT)
-            stream.send(Kind.HELLO, 0, msgpack.packb([role, ident, number, proof, wanted]))
+            with contextlib.suppress(HostGoneError):  # a host that lets nobody in has hung up, but said why
+                stream.send(Kind.HELLO, 0, msgpack.packb([role, ident, number, proof, wanted]))
             message = stream.receive()
             stream.socket.settimeout(None)
             if message is None:
@@ -367,6 +369,8 @@ class Session:
         if local.connection is None:
             self.open()
             local = self._local
+        if self._outbox:
+            self._send_outbox()  # what the lease channel had no room for, after many arrays were dropped at once
         connection = local.connection or self._connect()
         local.connection = None
         connection.sequence = sequence = connection.sequence + 1
@@ -391,8 +395,9 @@ class Session:
         except BaseException as error:
             if message is not None:
                 close_all(message.fds)
-            lost = message is not None and message.failure is error
-            if isinstance(error, Exception) and not lost and not isinstance(error, _BREAKING):
+            is_error = message is not None and message.sequence == sequence and message.kind == Kind.ERROR
+            is_lost = message is not None and message.failure is not None  # with leases that were not counted
+            if isinstance(error, Exception) and not is_lost and (is_error or not isinstance(error, _BREAKING)):
                 local.connection = connection  # an answer like any other
             else:
                 self._abandon(connection, sequence, counted)

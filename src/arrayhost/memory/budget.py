@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from arrayhost.errors import HostMemoryError
+from arrayhost.memory.descriptors import descriptor_limit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,7 +98,8 @@ class _Claims:
             self._claimed -= need_bytes
 
     def _check(self, need_bytes: int) -> None:
-        free = free_bytes()
+        with descriptor_limit("a look at how much memory is free"):
+            free = free_bytes()
         usable = max(free.n_bytes - _RESERVE - self._claimed, 0)
         if need_bytes > usable:
             raise HostMemoryError(need_bytes, usable, free.limit)
