@@ -123,7 +123,7 @@ class Operands:
 
     def _compare_arrays(self, ours: Any, theirs: np.ndarray, what: str) -> None:
         """R1: a view of a hosted array is a proxy, everything else an ndarray."""
-        owners = [i for i, twin in enumerate(self.twins) if np.shares_memory(theirs, twin)] if theirs.size else None
+        owners = [i for i, twin in enumerate(self.twins) if np.shares_memory(theirs, twin)] if theirs.nbytes else None
         if owners is not None:
             wanted = next((type(self.hosted[i]) for i in owners), np.ndarray)
             assert type(ours) is wanted, f"{what}: a {type(ours).__name__}, wanted a {wanted.__name__}"

@@ -104,7 +104,7 @@ class Layout:
                 n = len(range(start, stop, step))
                 offset += start * self.strides[axis] if n else 0
                 shape.append(n)
-                strides.append(step * self.strides[axis])
+                strides.append(self.strides[axis] * (step if n else 1))  # as NumPy says of a part without elements
                 axis += 1
             else:
                 n = self.shape[axis]
@@ -207,6 +207,9 @@ def dtype_to_wire(dtype: np.dtype[Any]) -> Any:
             for name in dtype.names
         ]
         return ["rec", fields, dtype.itemsize, dtype.isalignedstruct]
+    if dtype.char in "qQ":
+        # Of the size of a long on most systems, and then spelled as one by dtype.str; but another type.
+        return dtype.byteorder + dtype.char
     return dtype.str
 
 

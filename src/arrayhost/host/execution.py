@@ -100,6 +100,7 @@ class _Write:
         self.targets = targets
         self.timeout = timeout
         self.memory: dict[int, npt.NDArray[Any]] = {}
+        self.given: Any = None  # what was to be assigned, before it was converted
 
     def run(self) -> Any:
         self._take_copies_of_indices()
@@ -108,7 +109,10 @@ class _Write:
             for target in self.targets:
                 if self.operation.name not in _BLIND:
                     target.guard.check_whole()
-            result = self._write(holds, by_copy=fails)
+            try:
+                result = self._write(holds, by_copy=fails)
+            except (TypeError, ValueError) as error:
+                raise self._as_of_sequence(error) from None
             for target in self.targets:
                 _mend_if_whole(self.operation, self.args, self.kwargs, target)
             # Values may be views of memory that is only quiet while it is locked.
@@ -137,11 +141,26 @@ class _Write:
                 return True
             value = snapshot(value)
         if isinstance(target, Operand) and not _fails_early(target, value):
+            self.given = value
             try:
                 self.args[2] = _converted(value, target.live.dtype)
             except (TypeError, ValueError, OverflowError, FloatingPointError):
                 return False
         return True
+
+    def _as_of_sequence(self, error: Exception) -> Exception:
+        """NumPy's own error for a list that was converted here before it was assigned."""
+        if isinstance(self.given, (list, tuple)):
+            try:
+                part = self.targets[0].live[self.args[1]]
+                # An element and an array without dimensions have different errors.
+                place = (np.empty_like(part), ...) if isinstance(part, np.ndarray) else (np.empty(1, part.dtype), 0)
+                place[0][place[1]] = self.given
+            except (TypeError, ValueError) as theirs:
+                return theirs
+            except IndexError:
+                pass  # NumPy found the other error first
+        return error
 
     def _numeric(self, dtype: np.dtype[Any]) -> bool:
         return dtype.kind in _NUMBERS and all(target.live.dtype.kind in _NUMBERS for target in self.targets)
