@@ -9,6 +9,7 @@
     │   └── StaleProxyError        (ReferenceError)    it was there when this proxy was made
     ├── AccessError        you may not, or not from here
     │   ├── NotAuthorizedError     (AuthenticationError)
+    │   ├── ReadOnlyError          (ValueError)        you connected with mode="r"
     │   └── NoHostError            (RuntimeError)      this process hosts nothing
     ├── LockError
     │   ├── LockTimeoutError       (TimeoutError)      someone else holds it: the text names whom
@@ -22,6 +23,7 @@
     │   └── UnsupportedPlatformError (OSError)
     ├── TransportError     the conversation with the host failed
     │   ├── HostGoneError          (ConnectionError)   it ended, or was never there
+    │   ├── HostBusyError          (ConnectionError)   it is there and takes no more clients
     │   ├── ProtocolError                              the peer sent something malformed
     │   └── ArgumentEncodingError  (TypeError)         this value cannot travel to a host
     └── RemoteError        code in the host raised something that could not travel here
@@ -38,6 +40,7 @@ __all__ = [
     "ArgumentEncodingError",
     "ArrayHostError",
     "DescriptorLimitError",
+    "HostBusyError",
     "HostGoneError",
     "HostMemoryError",
     "LockError",
@@ -45,6 +48,7 @@ __all__ = [
     "NoHostError",
     "NotAuthorizedError",
     "ProtocolError",
+    "ReadOnlyError",
     "ReferentError",
     "ReferentExistsError",
     "ReferentNotFoundError",
@@ -100,6 +104,20 @@ class AccessError(ArrayHostError):
 
 class NotAuthorizedError(AccessError, AuthenticationError):
     """The host and this process do not share a key, or belong to different users."""
+
+
+class ReadOnlyError(AccessError, ValueError):
+    """Something was to be changed by a process that has connected with ``mode="r"``.
+
+    A ValueError as NumPy's for a read-only array, whose words it begins with.
+    """
+
+    def __init__(self, what: str = "assignment destination is read-only") -> None:
+        super().__init__(what)
+        self.what = what
+
+    def __str__(self) -> str:
+        return f"{self.what}: this process has connected with mode='r'; connect without it to change anything"
 
 
 class NoHostError(AccessError, RuntimeError):
@@ -263,6 +281,26 @@ class HostGoneError(TransportError, ConnectionError):
     """
 
     nothing_sent = False
+
+
+class HostBusyError(TransportError, ConnectionError):
+    """The host is there and serves as many peers as its limit of open files allows.
+
+    Attributes
+    ----------
+    limit : int
+        Peers.
+    """
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return (
+            f"the host serves {self.limit} connections already, half of the files that it may have open; "
+            "close some, or start it with a higher limit (ulimit -Hn)"
+        )
 
 
 class ProtocolError(TransportError):

@@ -27,6 +27,8 @@ from arrayhost.host.service import LOCAL_HOLDER, Service
 from arrayhost.host.store import ObjectReferent, Operand, Store
 from arrayhost.memory.descriptors import raise_soft_limit
 from arrayhost.wire.codec import unpack_handle
+from arrayhost.wire.hello import READ_WRITE
+from arrayhost.wire.limits import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -57,6 +59,10 @@ class HostOptions:
         Seconds that anybody waits for a lock unless told otherwise.
     max_bytes : int or None
         Bound on all arrays together.
+    limits : Limits
+        What its peers are allowed.
+    trust_peers : bool
+        Whether pickles are read from this user's processes on this machine.
     """
 
     address: str
@@ -65,6 +71,8 @@ class HostOptions:
     handle_grace: float = 60.0
     lock_timeout: float = 60.0
     max_bytes: int | None = None
+    limits: Limits = DEFAULT_LIMITS
+    trust_peers: bool = True
 
 
 class LocalLink:
@@ -73,6 +81,7 @@ class LocalLink:
     def __init__(self) -> None:
         self.address = ""
         self.host_id = b""
+        self.mode = READ_WRITE
         self.closed = False
         self._service: Service | None = None
         self._sources: weakref.WeakValueDictionary[int, Source] = weakref.WeakValueDictionary()
@@ -248,7 +257,14 @@ def build_server(registry: Mapping[str, Registration], options: HostOptions, par
     store = Store(options.handle_grace, options.max_bytes, options.lock_timeout, huge_pages=options.huge_pages)
     service = Service(store, registry, link, lock_timeout=options.lock_timeout)
     try:
-        server = Server(service, options.address, options.authkey, parent_pidfd=parent_pidfd)
+        server = Server(
+            service,
+            options.address,
+            options.authkey,
+            parent_pidfd=parent_pidfd,
+            limits=options.limits,
+            trust_peers=options.trust_peers,
+        )
     except BaseException:
         store.close()
         raise

@@ -19,7 +19,7 @@ import numpy as np
 from arrayhost.client.array import HostedArray
 from arrayhost.client.functions import sendable
 from arrayhost.client.object import HostedObject, bind
-from arrayhost.client.session import Session, session_for
+from arrayhost.client.session import Session, close_sessions, session_for
 from arrayhost.core.layout import check_mappable
 from arrayhost.core.names import check_name
 from arrayhost.core.records import ArrayRecord, HostRecord, HostStatistics, array_record, host_record
@@ -28,8 +28,9 @@ from arrayhost.host.objects import Registration
 from arrayhost.hosting import HostOptions, build_server, process_began, run_host
 from arrayhost.named import NamedArrays
 from arrayhost.standing import default_address, start_detached
+from arrayhost.wire.addresses import LOCAL_PREFIX, remove_socket, socket_name
 from arrayhost.wire.frames import Kind
-from arrayhost.wire.streams import LOCAL_PREFIX, socket_name
+from arrayhost.wire.hello import READ_ONLY, READ_WRITE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -116,6 +117,7 @@ class ArrayManager(NamedArrays):
             "lock_timeout": _seconds("lock_timeout", lock_timeout),
             "max_bytes": max_bytes,
         }
+        self._mode = READ_WRITE
         self._session: Session | None = None
         self._process: Any = None
         self._state = "initial"
@@ -212,7 +214,7 @@ class ArrayManager(NamedArrays):
         """
         if self._address is None:
             raise ValueError("connect() needs the address of a running host: ArrayManager(address=...)")
-        self._session = session_for(self._address, self._given_key)
+        self._session = session_for(self._address, self._given_key, mode=self._mode)
         self._state = "started"
 
     def get_server(self) -> _ServerHandle:
@@ -258,7 +260,7 @@ class ArrayManager(NamedArrays):
     def __reduce__(self) -> tuple[Any, ...]:
         if self._address is None:
             raise ProcessError("a manager can be passed to other processes once it has been started")
-        return _reconnect, (type(self), self._address)
+        return _reconnect, (type(self), self._address, self._mode)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._state} at {self._address}>"
@@ -501,7 +503,9 @@ class _ServerHandle:
         self._server.stop()
 
 
-def connect(address: str | None = None, authkey: bytes | None = None, *, start: bool = False) -> ArrayManager:
+def connect(
+    address: str | None = None, authkey: bytes | None = None, mode: str = READ_WRITE, *, start: bool = False
+) -> ArrayManager:
     """Connect to a running host.
 
     Parameters
@@ -510,6 +514,11 @@ def connect(address: str | None = None, authkey: bytes | None = None, *, start: 
         ``unix:/path`` or ``unix:@name``. By default this user's standing host: the one at ``ARRAYHOST_ADDRESS``, else
         the one in ``$XDG_RUNTIME_DIR``, as ``arrayhost serve`` makes it.
     authkey : bytes, optional
+    mode : {"r+", "r"}
+        With ``"r"`` arrays are mapped read-only, ``a.flags.writeable`` is False, and the host refuses this process
+        whatever would change something: writes, ``a.write()``, new arrays, names, calls on hosted objects, shutdown.
+        A pickled proxy of such a connection opens a read-only one in its receiver. A guard against accidents: another
+        process of the same user can connect without it.
     start : bool
         Start a host there if there is none. It lives on when this process ends, until somebody stops it
         (``arrayhost stop``); of several processes that start one at once, all get the same.
@@ -521,9 +530,13 @@ def connect(address: str | None = None, authkey: bytes | None = None, *, start: 
 
     Raises
     ------
-    HostGoneError, NotAuthorizedError
+    HostGoneError, NotAuthorizedError, HostBusyError
+    ValueError
+        `mode` is something else.
     """
-    manager = ArrayManager(address=default_address() if address is None else address, authkey=authkey)
+    if mode not in (READ_WRITE, READ_ONLY):
+        raise ValueError(f"mode {mode!r}: expected 'r+' or 'r'")
+    manager = _unconnected(ArrayManager, default_address() if address is None else address, authkey, mode)
     try:
         manager.connect()
     except HostGoneError:
@@ -534,8 +547,16 @@ def connect(address: str | None = None, authkey: bytes | None = None, *, start: 
     return manager
 
 
-def _reconnect(cls: type[ArrayManager], address: str) -> ArrayManager:
-    manager = cls(address=address)
+def _unconnected(
+    cls: type[ArrayManager], address: str, authkey: bytes | None = None, mode: str = READ_WRITE
+) -> ArrayManager:
+    manager = cls(address=address, authkey=authkey)
+    manager._mode = mode
+    return manager
+
+
+def _reconnect(cls: type[ArrayManager], address: str, mode: str = READ_WRITE) -> ArrayManager:
+    manager = _unconnected(cls, address, None, mode)
     manager.connect()
     return manager
 
@@ -550,12 +571,9 @@ def _finalize_manager(host: Any, session: Session, timeout: float) -> None:
     finally:
         # After Ctrl-C, too: there is no second call of this.
         _end_process(host, timeout)
-        session.close()
-    address = session.address
-    if not address.startswith("unix:@"):
-        # A host that was killed could not remove its socket.
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(socket_name(address))
+        close_sessions(session.host_id)
+        # A host that was killed could not do it.
+        remove_socket(session.address)
 
 
 def _end_process(host: Any, timeout: float) -> None:

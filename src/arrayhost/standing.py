@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from arrayhost.errors import HostGoneError
-from arrayhost.wire.streams import LOCAL_PREFIX, socket_name
+from arrayhost.wire.addresses import LOCAL_PREFIX, socket_name
 
 __all__ = ["default_address", "log_path", "start_detached"]
 

@@ -19,7 +19,7 @@ from arrayhost.memory.control import ORDERED_STORES
 from arrayhost.memory.segments import HUGE_PAGE
 from arrayhost.standing import runtime_folder
 from arrayhost.sync.filelocks import EXCLUSIVE, create_lock_files, lock_request, try_lock
-from arrayhost.wire.streams import socket_name
+from arrayhost.wire.addresses import socket_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable

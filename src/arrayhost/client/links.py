@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from arrayhost.core.handles import ArrayHandle
 from arrayhost.errors import UnsupportedError
 from arrayhost.sync.guards import current_owner
+from arrayhost.wire.hello import READ_WRITE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from arrayhost.memory.segments import Mapping as SegmentMapping
     from arrayhost.sync.guards import Guard, Hold
 
-__all__ = ["Lease", "Link", "MappedSource", "Source"]
+__all__ = ["Lease", "Link", "MappedSource", "Source", "mode_of"]
 
 
 class Link(Protocol):
@@ -32,6 +33,10 @@ class Link(Protocol):
     @property
     def host_id(self) -> bytes:
         """Which host it is, across changes of address."""
+
+    @property
+    def mode(self) -> str:
+        """``"r+"``, or ``"r"`` if it refuses every change."""
 
     @property
     def lock_timeout(self) -> float:
@@ -62,6 +67,11 @@ class Link(Protocol):
 
     def watch(self, lease: Lease) -> None:
         """Give back what `lease` counts when it dies."""
+
+
+def mode_of(link: Link) -> tuple[str, ...]:
+    """What a pickled handle says of the mode of its connection: nothing in the usual case."""
+    return () if link.mode == READ_WRITE else (link.mode,)
 
 
 class Lease:

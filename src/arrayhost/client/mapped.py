@@ -10,7 +10,7 @@ import numpy as np
 from arrayhost.client import session as sessions
 from arrayhost.client.array import HostedArray
 from arrayhost.client.evaluating import evaluate
-from arrayhost.client.links import MappedSource
+from arrayhost.client.links import MappedSource, mode_of
 from arrayhost.client.unmapped import UnmappedArray
 from arrayhost.core.layout import Layout
 from arrayhost.errors import HostGoneError
@@ -21,6 +21,7 @@ from arrayhost.memory.control import VERSION
 from arrayhost.memory.filling import layout_of, view_of
 from arrayhost.sync.guards import OWNED
 from arrayhost.wire.codec import pack_handle, unpack_handle
+from arrayhost.wire.hello import READ_WRITE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -202,7 +203,8 @@ class MappedArray(HostedArray):
         source = self._source
         source.export()
         packed = pack_handle(source.handle_for(self.layout))
-        return _from_handle, (source.link.address, source.link.host_id, packed)
+        link = source.link
+        return _from_handle, (link.address, link.host_id, packed, *mode_of(link))
 
 
 def _new(source: MappedSource, view: npt.NDArray[Any], layout: Layout | None) -> MappedArray:
@@ -220,15 +222,17 @@ def _new(source: MappedSource, view: npt.NDArray[Any], layout: Layout | None) ->
 
 
 def proxy_of(source: Source, layout: Layout) -> HostedArray:
-    """Make the proxy of a view, given its place: mapped if the array is."""
+    """Make the proxy of a view, given its place: mapped if the array is, and read-only if that is."""
     if isinstance(source, MappedSource):
+        if layout.writeable and not source.mapping.is_writeable:
+            layout = replace(layout, writeable=False)
         return _new(source, view_of(source.mapping.reader, layout), layout)
     return UnmappedArray.of(source, layout)
 
 
-def _from_handle(address: str, host_id: bytes, packed: bytes) -> HostedArray:
+def _from_handle(address: str, host_id: bytes, packed: bytes, mode: str = READ_WRITE) -> HostedArray:
     """Unpickle: find or make the way to the host, and map the array."""
-    link: Any = sessions.find_link(address, host_id, packed)
+    link: Any = sessions.find_link(address, host_id, packed, mode)
     return proxy_of(link.attach(packed), unpack_handle(packed).layout)
 
 

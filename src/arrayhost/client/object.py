@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from arrayhost.client import session as sessions
+from arrayhost.client.links import mode_of
 from arrayhost.core.handles import ObjectHandle
+from arrayhost.wire.hello import READ_WRITE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -77,7 +79,7 @@ class HostedObject:
         handle = self._arrayhost_handle
         proxytype = type(self).__dict__.get("_arrayhost_proxytype")
         parts = (handle.ident, handle.typeid, handle.methods, handle.attributes)
-        return _from_handle, (lease.link.address, lease.link.host_id, parts, proxytype)
+        return _from_handle, (lease.link.address, lease.link.host_id, parts, proxytype, *mode_of(lease.link))
 
     def __str__(self) -> str:
         return str(self._callmethod("__repr__"))
@@ -148,9 +150,9 @@ def bind(lease: Lease, handle: ObjectHandle, proxytype: Any = None) -> HostedObj
     return proxy
 
 
-def _from_handle(address: str, host_id: bytes, parts: Any, proxytype: Any) -> HostedObject:
+def _from_handle(address: str, host_id: bytes, parts: Any, proxytype: Any, mode: str = READ_WRITE) -> HostedObject:
     """Unpickle: find or make the way to the host, and lease the object."""
-    link: Any = sessions.find_link(address, host_id)
+    link: Any = sessions.find_link(address, host_id, mode=mode)
     handle = ObjectHandle(*parts)
     return bind(link.attach_object(handle), handle, proxytype)
 

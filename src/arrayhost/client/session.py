@@ -31,16 +31,20 @@ import numpy as np
 from arrayhost.client.functions import sendable
 from arrayhost.client.links import Lease, MappedSource, Source
 from arrayhost.core.handles import ObjectHandle
-from arrayhost.errors import HostGoneError, ProtocolError, StaleProxyError
+from arrayhost.errors import HostGoneError, ProtocolError, ReadOnlyError, StaleProxyError
+from arrayhost.evaluation.permitted import check_call_reads_only, check_evaluation_reads_only, check_reads_only
 from arrayhost.memory.control import ROW_WORDS, ControlTable
 from arrayhost.memory.segments import map_segment
 from arrayhost.sync.filelocks import LockFiles
 from arrayhost.sync.guards import Guard, held_here
+from arrayhost.sync.readonly import ReadOnlyGuard
 from arrayhost.wire import failures
+from arrayhost.wire.addresses import connect_unix
 from arrayhost.wire.authentication import prove
 from arrayhost.wire.codec import Codec, Encoder, unpack_handle
 from arrayhost.wire.frames import Kind, pack_frame
-from arrayhost.wire.streams import Message, UnixStream, close_all, connect_unix
+from arrayhost.wire.hello import CALLS, READ_ONLY, READ_WRITE, SESSION, Hello, pack_hello
+from arrayhost.wire.streams import Message, UnixStream, close_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -52,7 +56,7 @@ if TYPE_CHECKING:
     from arrayhost.evaluation.operations import Operation
     from arrayhost.memory.segments import Mapping as SegmentMapping
 
-__all__ = ["Session", "find_link", "forget_sessions", "register_link", "round_trips", "session_for"]
+__all__ = ["Session", "close_sessions", "find_link", "forget_sessions", "register_link", "round_trips", "session_for"]
 
 CONNECT_TIMEOUT = 10.0
 # Seconds to look for an answer before sleeping for it; those to small requests take a few microseconds.
@@ -68,8 +72,9 @@ _TRAVELLING = {"call": "warn", "print": "warn", "log": "warn"}
 # Code in the host uses what another host owns through a proxy of its own; an evaluation is given its values.
 _RUNNING_CODE = frozenset([Kind.CREATE, Kind.RUN, Kind.CALL, Kind.APPLY])
 
-_links: dict[bytes, Link] = {}
-_by_address: dict[str, Session] = {}
+# By host and mode, and by address and mode: a process may read from a host with one session and write with another.
+_links: dict[tuple[bytes, str], Link] = {}
+_by_address: dict[tuple[str, str], Session] = {}
 _all_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
 # Taken after a session's own lock where both are needed.
 _registry_lock = threading.RLock()
@@ -146,6 +151,8 @@ class Session:
     address : str
     authkey : bytes, optional
         Presented to the host, which refuses a wrong one.
+    mode : str
+        ``"r+"``, or ``"r"``: memory is mapped without the right to write, and the host refuses every change.
 
     Notes
     -----
@@ -153,8 +160,11 @@ class Session:
     then a pipe that it inherited keeps its leases.
     """
 
-    def __init__(self, address: str, authkey: bytes | None = None) -> None:
+    def __init__(self, address: str, authkey: bytes | None = None, mode: str = READ_WRITE) -> None:
         self.address = address
+        self.mode = mode
+        self.read_only = mode == READ_ONLY
+        self._guard_type = ReadOnlyGuard if self.read_only else Guard
         self.host_id = b""
         self.lock_timeout = 60.0
         self.sources: weakref.WeakValueDictionary[int, Source] = weakref.WeakValueDictionary()
@@ -163,6 +173,7 @@ class Session:
         self._latest_shared: SegmentMapping | None = None
         self.closed = False
         self._authkey = authkey
+        self._host_unpickles = True
         self._ident = b""
         self._lock = threading.RLock()
         self._local = _Local()
@@ -207,7 +218,7 @@ class Session:
                 wanted = b""  # among what is claimed, or asked for afterwards
             ident = os.urandom(16)
             proof = prove(self._authkey, ident) if self._authkey is not None else b""
-            stream, message = self._hello("session", ident, 0, proof, wanted)
+            stream, message = self._hello(Hello(SESSION, ident, 0, proof, self.mode, wanted))
             try:
                 self._adopt(message)
                 self._welcome(message, wanted)
@@ -222,14 +233,16 @@ class Session:
                 self._claim_inherited()
         register_link(self)
 
-    def _hello(
-        self, role: str, ident: bytes, number: int, proof: bytes = b"", wanted: bytes = b""
-    ) -> tuple[UnixStream, Message]:
-        stream = UnixStream(connect_unix(self.address, CONNECT_TIMEOUT))
+    def _stream(self) -> UnixStream:
+        """Connect to the host, which has been checked to run as this user: it is trusted, pickles and all."""
+        return UnixStream(connect_unix(self.address, CONNECT_TIMEOUT), trusted=True)
+
+    def _hello(self, hello: Hello) -> tuple[UnixStream, Message]:
+        stream = self._stream()
         try:
             stream.socket.settimeout(CONNECT_TIMEOUT)
             with contextlib.suppress(HostGoneError):  # a host that lets nobody in has hung up, but said why
-                stream.send(Kind.HELLO, 0, msgpack.packb([role, ident, number, proof, wanted]))
+                stream.send(Kind.HELLO, 0, pack_hello(hello))
             message = stream.receive()
             stream.socket.settimeout(None)
             if message is None:
@@ -245,14 +258,15 @@ class Session:
 
     def _adopt(self, message: Message) -> None:
         """Take in what the host says of itself: who it is, its control table, its lock files."""
-        host_id, lock_timeout, n_slots, n_files, _ = msgpack.unpackb(message.body)
+        host_id, lock_timeout, n_slots, n_files, unpickles, _ = msgpack.unpackb(message.body)
         if self.host_id and self.host_id != host_id:
             raise HostGoneError(f"the host at {self.address} is another one now; arrays of the old one are gone")
         if self._table is None:
-            self._table = ControlTable.open(message.fds[0], n_slots * ROW_WORDS * 8)
-            self._files = LockFiles(message.fds[1 : 1 + n_files])
+            writeable = not self.read_only
+            self._table = ControlTable.open(message.fds[0], n_slots * ROW_WORDS * 8, writeable=writeable)
+            self._files = LockFiles(message.fds[1 : 1 + n_files], writeable=writeable)
             del message.fds[1 : 1 + n_files]
-        self.host_id, self.lock_timeout = host_id, lock_timeout
+        self.host_id, self.lock_timeout, self._host_unpickles = host_id, lock_timeout, bool(unpickles)
 
     def _leases(self) -> list[Lease]:
         """The living leases of this process."""
@@ -286,7 +300,7 @@ class Session:
         with self._lock:
             self._n_connections += 1
             number = self._n_connections
-        stream, _ = self._hello("calls", self._ident, number)
+        stream, _ = self._hello(Hello(CALLS, self._ident, number))
         connection = _Connection(stream, number)
         self._connections.add(connection)
         return connection
@@ -298,10 +312,10 @@ class Session:
         # Arrays that are still in use hold on to these themselves.
         self._table = self._files = self._latest_shared = None
         with _registry_lock:
-            if _by_address.get(self.address) is self:
-                del _by_address[self.address]
-            if _links.get(self.host_id) is self:
-                del _links[self.host_id]
+            if _by_address.get((self.address, self.mode)) is self:
+                del _by_address[self.address, self.mode]
+            if _links.get((self.host_id, self.mode)) is self:
+                del _links[self.host_id, self.mode]
 
     def retire_if_ended(self) -> bool:
         """Let go of what a host that has ended left here; tell whether it has."""
@@ -351,8 +365,10 @@ class Session:
         Exception
             Whatever the host answers with.
         """
+        if self.read_only:
+            check_reads_only(kind)
         by_value = kind not in _RUNNING_CODE
-        encoder = Encoder(lambda part: _reference(part, self, by_value=by_value), allow_pickle=True)
+        encoder = Encoder(lambda part: _reference(part, self, by_value=by_value), allow_pickle=self._host_unpickles)
         return self._exchange(kind, encoder.encode(value), encoder.attachments, timeout=timeout)
 
     def _exchange(
@@ -391,7 +407,11 @@ class Session:
             _n_round_trips += 1
             if message.failure is not None:
                 raise message.failure
-            result = None if message.kind == Kind.DONE else self._result(message, resolve or self._resolve, counted)
+            result = (
+                None
+                if message.kind == Kind.DONE
+                else self._result(message, resolve or self._resolve, counted, trusted=stream.trusted)
+            )
         except BaseException as error:
             if message is not None:
                 close_all(message.fds)
@@ -412,20 +432,27 @@ class Session:
         connection.stream.close()
         self._tell(Kind.ABANDON, [connection.number, sequence, counted])
 
-    def _result(self, message: Message, resolve: Callable[[Any, list[int]], Any], counted: list[int]) -> Any:
+    def _result(
+        self,
+        message: Message,
+        resolve: Callable[[Any, list[int]], Any],
+        counted: list[int],
+        *,
+        trusted: bool,
+    ) -> Any:
         body = message.body
         try:
             if message.kind == Kind.ERROR:
-                codec = Codec(_no_proxies, message.attachments, allow_pickle=True)
+                codec = Codec(_no_proxies, message.attachments, allow_pickle=trusted)
                 described, warned = codec.decode(body)
                 failures.warn_caller(warned)
-                raise failures.rebuild(described, allow_pickle=True)
+                raise failures.rebuild(described, allow_pickle=trusted)
             if message.kind != Kind.RESULT:
                 raise ProtocolError(f"a {Kind(message.kind).name} frame as an answer")
             start = 1 + _IDENTS.size * body[0]
             # Kept here until the handles that need them have been decoded.
             segments = self._map_segments(body[1:start], message.fds[len(message.attachments) :])
-            codec = Codec(lambda handle: resolve(handle, counted), message.attachments, allow_pickle=True)
+            codec = Codec(lambda handle: resolve(handle, counted), message.attachments, allow_pickle=trusted)
             value, warned = codec.decode(body[start:])
             del segments
         finally:
@@ -440,7 +467,9 @@ class Session:
             for (ident,), fd in zip(_IDENTS.iter_unpack(idents), fds, strict=True):
                 mapping = self._segments.get(ident)
                 if mapping is None:
-                    mapping = self._segments[ident] = map_segment(fd, os.fstat(fd).st_size)
+                    mapping = self._segments[ident] = map_segment(
+                        fd, os.fstat(fd).st_size, writeable=not self.read_only
+                    )
                 mapped.append(mapping)
         return mapped
 
@@ -500,7 +529,7 @@ class Session:
                 return None
             assert self._table is not None
             assert self._files is not None
-            guard = Guard(self._table, self._files, array.slot, array.generation)
+            guard = self._guard_type(self._table, self._files, array.slot, array.generation)
             guard.check_current()
             source = MappedSource(self, array, guard, mapped)
             if array.n_bytes < mapped.n_bytes:
@@ -523,6 +552,8 @@ class Session:
 
     def evaluate(self, operation: Operation, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Evaluate an operation in the host. Cost: one round trip."""
+        if self.read_only:
+            check_evaluation_reads_only(operation, args, kwargs, _is_proxy)
         return self.request(Kind.EVALUATE, [*operation, list(args), dict(kwargs), self.context()])
 
     def apply(self, target: Any, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], timeout: float) -> Any:
@@ -532,6 +563,8 @@ class Session:
 
     def set_item(self, target: Any, index: Any, value: Any) -> None:
         """Carry out ``target[index] = value`` in the host. Cost: one round trip."""
+        if self.read_only:
+            check_reads_only(Kind.SET_ITEM)
         context = self.context()
         if type(index) in _NUMBERS and type(value) in _NUMBERS:
             # One element: by far the most frequent request, and one that needs no more than msgpack.
@@ -550,12 +583,16 @@ class Session:
 
     def call(self, handle: ObjectHandle, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Call a method of a hosted object. Cost: one round trip."""
+        if self.read_only:
+            check_call_reads_only(name)
         return self.request(Kind.CALL, [handle.ident, name, list(args), dict(kwargs), self.context()])
 
     def attributes(
         self, handle: ArrayHandle, changes: Mapping[str, Any], removed: Sequence[str], mode: str
     ) -> dict[str, Any]:
         """Read or change an array's attributes. Cost: one round trip."""
+        if self.read_only and (changes or removed):
+            raise ReadOnlyError("attributes cannot be changed")
         return cast("dict[str, Any]", self.request(Kind.ATTRIBUTES, [handle, dict(changes), list(removed), mode]))
 
     def attach_object(self, handle: ObjectHandle) -> Lease:
@@ -683,7 +720,7 @@ class Session:
 # -- sessions of this process -------------------------------------------------------------------------------------
 
 
-def session_for(address: str, authkey: bytes | None = None, wanted: bytes = b"") -> Session:
+def session_for(address: str, authkey: bytes | None = None, wanted: bytes = b"", mode: str = READ_WRITE) -> Session:
     """Return this process's open session with the host at an address; for `wanted` see `Session.open`.
 
     Raises
@@ -695,18 +732,18 @@ def session_for(address: str, authkey: bytes | None = None, wanted: bytes = b"")
     for other in known_sessions:
         other.retire_if_ended()
     with _registry_lock:
-        session = _by_address.get(address)
+        session = _by_address.get((address, mode))
     spare = None
     if session is None or (authkey is not None and session._authkey != authkey):
-        session = Session(address, authkey)
+        session = Session(address, authkey, mode)
         session.open(wanted)
         with _registry_lock:
-            known = _links.get(session.host_id)
+            known = _links.get((session.host_id, mode))
             if isinstance(known, Session) and not known.closed and known is not session:
                 # The same host was reached before. Two sessions would map its arrays twice.
                 spare, session = session, known
-            _by_address[address] = session
-            _links[session.host_id] = session
+            _by_address[address, mode] = session
+            _links[session.host_id, mode] = session
     if spare is not None:
         spare.closed = True
         spare._disconnect()
@@ -724,16 +761,16 @@ def take_over(address: str, host_id: bytes, table: ControlTable, files: LockFile
         if isinstance(lease, MappedSource):
             session.sources[lease.ident] = lease
     with _registry_lock:
-        _links[host_id] = _by_address[address] = session
+        _links[host_id, session.mode] = _by_address[address, session.mode] = session
 
 
 def register_link(link: Link) -> None:
     """Let pickled handles of a host find their way by this link."""
     with _registry_lock:
-        _links.setdefault(link.host_id, link)
+        _links.setdefault((link.host_id, link.mode), link)
 
 
-def find_link(address: str, host_id: bytes, wanted: bytes = b"") -> Link:
+def find_link(address: str, host_id: bytes, wanted: bytes = b"", mode: str = READ_WRITE) -> Link:
     """Return this process's link to the host that a handle names; for `wanted` see `Session.open`.
 
     Raises
@@ -741,13 +778,20 @@ def find_link(address: str, host_id: bytes, wanted: bytes = b"") -> Link:
     HostGoneError
         That host has ended, even if another listens at its address.
     """
-    link = _links.get(host_id)
+    link = _links.get((host_id, mode))
     if link is not None and not getattr(link, "closed", False):
         return link
-    session = session_for(address, wanted=wanted)
+    session = session_for(address, wanted=wanted, mode=mode)
     if session.host_id != host_id:
         raise HostGoneError(f"the host at {address} is another one now; arrays of the old one are gone")
     return session
+
+
+def close_sessions(host_id: bytes) -> None:
+    """Hang up on a host that has ended, in every mode."""
+    for session in list(_all_sessions):
+        if session.host_id == host_id:
+            session.close()
 
 
 def forget_sessions() -> None:
@@ -827,6 +871,10 @@ def register_proxies(
 def make_proxy(origin: Any, what: Any) -> Any:
     """Make the proxy for a layout in a source, or for an object's handle."""
     return _proxy_makers[type(what)](origin, what)
+
+
+def _is_proxy(value: Any) -> bool:
+    return any(kind in _references for kind in type(value).__mro__)
 
 
 def _reference(value: Any, link: Link, *, by_value: bool) -> Any:

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 from arrayhost.client import session as sessions
 from arrayhost.client.array import HostedArray
 from arrayhost.client.evaluating import evaluate, evaluate_in_host
+from arrayhost.client.links import mode_of
 from arrayhost.evaluation.hosted import state
 from arrayhost.evaluation.operations import HOSTED, METHOD, OPERATOR, Operation
 from arrayhost.memory.filling import layout_of, view_of
 from arrayhost.wire.codec import pack_handle, unpack_handle
+from arrayhost.wire.hello import READ_WRITE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -130,10 +132,11 @@ class UnmappedArray(HostedArray):
     def __reduce__(self) -> tuple[Any, ...]:
         self._source.export()
         link = self._source.link
-        return _from_handle, (link.address, link.host_id, pack_handle(self._source.handle_for(self._layout)))
+        packed = pack_handle(self._source.handle_for(self._layout))
+        return _from_handle, (link.address, link.host_id, packed, *mode_of(link))
 
 
-def _from_handle(address: str, host_id: bytes, packed: bytes) -> UnmappedArray:
+def _from_handle(address: str, host_id: bytes, packed: bytes, mode: str = READ_WRITE) -> UnmappedArray:
     """Unpickle: find or make the way to the host, and lease the array."""
-    link: Any = sessions.find_link(address, host_id)
+    link: Any = sessions.find_link(address, host_id, mode=mode)
     return UnmappedArray.of(link.attach(packed), unpack_handle(packed).layout)

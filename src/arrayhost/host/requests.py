@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 import struct
 import threading
@@ -15,36 +16,54 @@ import numpy as np
 from arrayhost.core.names import check_name
 from arrayhost.core.records import to_plain
 from arrayhost.errors import (
+    ArgumentEncodingError,
     ArrayHostError,
     DescriptorLimitError,
     HostGoneError,
     HostMemoryError,
     ProtocolError,
+    ReadOnlyError,
+    RemoteError,
     WouldDeadlock,
 )
 from arrayhost.evaluation.operations import Operation
+from arrayhost.evaluation.permitted import (
+    check_call_reads_only,
+    check_evaluation_reads_only,
+    check_reads_only,
+    check_untrusted,
+    refuse_code,
+)
 from arrayhost.host import reports
 from arrayhost.host.clients import work_for
 from arrayhost.host.inspection import named_record
 from arrayhost.host.service import ident_of
 from arrayhost.host.store import ObjectReferent, Operand
+from arrayhost.memory.access import to_send
 from arrayhost.sync.guards import caller_holds
 from arrayhost.wire import failures
 from arrayhost.wire.codec import Codec, Encoder
 from arrayhost.wire.frames import Kind
-from arrayhost.wire.streams import close_all
+from arrayhost.wire.streams import StreamIdle, close_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator
 
     from arrayhost.core.handles import ObjectHandle
-    from arrayhost.core.records import Creator
     from arrayhost.host.server import Server
+    from arrayhost.host.sessions import ClientSession
     from arrayhost.wire.streams import Message, UnixStream
 
 __all__ = ["CallConnection"]
 
+log = logging.getLogger(__name__)
+
 _IDENTS = struct.Struct("<Q")
+_MAX_ERROR_TEXT = 100_000
+_CONDITIONS = frozenset(["divide", "over", "under", "invalid"])
+_REACTIONS = ("ignore", "warn", "raise")
+# Kind, body, attachments and descriptors of a reply.
+_Answer = tuple[int, bytes, list[Any], list[int]]
 # A client that asked again so soon after its last answer is likely to do so once more: its thread then looks for the
 # next request for as long before it sleeps. One thread at a time: more would only take each other's processor.
 _PATIENCE = 50e-6
@@ -60,10 +79,10 @@ class CallConnection:
     ----------
     server : Server
     stream : UnixStream
-    holder : hashable
-        The client's session, which everything granted here is leased to.
-    client : Creator
-        The process at the other end.
+    session : ClientSession
+        Whose everything granted here is.
+    number : int
+        Tells the session's connections apart.
 
     Attributes
     ----------
@@ -71,16 +90,18 @@ class CallConnection:
         Received so far.
     """
 
-    def __init__(self, server: Server, stream: UnixStream, holder: Hashable, client: Creator) -> None:
+    def __init__(self, server: Server, stream: UnixStream, session: ClientSession, number: int) -> None:
+        self.stream = stream
+        self.session = session
+        self.number = number
         self._server = server
         self._service = server.service
         self._store = server.service.store
-        self._stream = stream
-        self._holder = holder
+        self._holder: Hashable = session.ident
+        self._trusted = stream.trusted
         self._granted: list[int] = []
         self._sequence = -1
         self._abandoned: tuple[int, list[int]] = (-1, [])
-        self._client = client
         self._ends_after_answer = False
         self.n_requests = 0
         self._answered = 0.0
@@ -88,42 +109,49 @@ class CallConnection:
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
-    def serve(self) -> None:
-        """Answer requests until the client hangs up, or the host ends."""
-        work_for(self._client)
+    def serve(self) -> bool:
+        """Answer requests until the client hangs up or has nothing to ask, or the host ends.
+
+        Returns
+        -------
+        bool
+            True if it is merely idle: the connection stays open, and is to be served again when something comes.
+        """
+        work_for(self.session.client)
         try:
             while not self._ends_after_answer:
                 message = self._receive()
                 if message is None:
-                    return
+                    return False
                 self.n_requests += 1
                 self._answer(message)
                 self._answered = time.monotonic()
-        except (HostGoneError, ProtocolError):
-            return  # nobody is left to be told
-        finally:
-            self._stream.close()
+        except StreamIdle:
+            return not self._ends_after_answer
+        except (HostGoneError, HostMemoryError, ProtocolError) as error:
+            log.debug("a client's connection ended: %s", error)  # nobody is left to be told
+        return False
 
     def _receive(self) -> Message | None:
         if self._is_quick and _patient.acquire(blocking=False):
             try:
-                message = self._stream.receive(_PATIENCE)
+                message = self.stream.receive(_PATIENCE)
             finally:
                 _patient.release()
         else:
-            message = self._stream.receive()
+            message = self.stream.receive()
         self._is_quick = time.monotonic() - self._answered < 2 * _PATIENCE
         return message
 
     def hang_up(self) -> None:
         """Close this process's end."""
-        self._stream.close()
+        self.stream.close()
 
     def end_after_answer(self) -> None:
         """Take no further request; one that is being carried out is still answered. From any thread."""
         self._ends_after_answer = True
         with contextlib.suppress(OSError):  # it has hung up already
-            self._stream.socket.shutdown(socket.SHUT_RD)
+            self.stream.socket.shutdown(socket.SHUT_RD)
 
     def abandon(self, sequence: int, counted: list[int]) -> None:
         """Take back what the answer to an interrupted request granted, or will grant, and its client did not count."""
@@ -144,29 +172,15 @@ class CallConnection:
         self._granted = []
         # Whatever a request makes is held for the request itself until the reply is on its way.
         making = object()
-        fds: list[int] = []
         reports.collect_warnings()
         try:
-            kind: int
-            try:
-                if message.failure is not None:
-                    raise message.failure
-                result = _HANDLERS[message.kind](self, message, making)
-                kind, body, attachments = self._encode_result(result, fds, map_again=message.kind == Kind.ATTACH)
-            except Exception as error:
-                warned = failures.describe_warnings(reports.collected_warnings())
-                self._revoke()
-                fds.clear()
-                own_code = message.kind in _MAKING and not isinstance(error, ArrayHostError)
-                kind, attachments = Kind.ERROR, []
-                body = _described(error, warned, with_traceback=own_code)
+            answer = self._result(message, making)
             self._sequence = message.sequence
             try:
-                self._stream.send(kind, message.sequence, body, attachments, fds)
-            except (HostMemoryError, DescriptorLimitError) as error:
-                # There was no room for the attachments; nothing has been sent yet.
+                self._send(message.sequence, answer)
+            except (HostMemoryError, DescriptorLimitError) as error:  # met before anything was sent
                 self._revoke()
-                self._stream.send(Kind.ERROR, message.sequence, _described(error, [], with_traceback=False))
+                self._send(message.sequence, self._encode_error(error, [], with_traceback=False))
             if self._abandoned[0] == message.sequence:
                 self._revoke(self._abandoned[1])
         except BaseException:
@@ -178,18 +192,55 @@ class CallConnection:
             if message.kind in _MAKING:
                 self._store.drop_holder(making)
                 self._service.flush_released()
-            if message.kind == Kind.SHUTDOWN:
+            if message.kind == Kind.SHUTDOWN and not self.session.read_only:
                 self._server.end()
 
-    def _encode_result(self, result: Any, fds: list[int], *, map_again: bool) -> tuple[int, bytes, list[Any]]:
+    def _result(self, message: Message, making: Hashable) -> _Answer:
+        """Do what a request asks for and encode what comes of it, be it an error."""
+        try:
+            if message.failure is not None:
+                raise message.failure
+            if self.session.read_only:
+                check_reads_only(message.kind)
+            result = _HANDLERS[message.kind](self, message, making)
+            return self._encode_result(result, map_again=message.kind == Kind.ATTACH)
+        except Exception as error:  # whatever the request or a user's code raised is the caller's to see
+            warned = failures.describe_warnings(reports.collected_warnings())
+            self._revoke()
+            own_code = message.kind in _MAKING and not isinstance(error, ArrayHostError)
+            return self._encode_error(error, warned, with_traceback=own_code)
+
+    def _send(self, sequence: int, answer: _Answer) -> None:
+        kind, body, attachments, fds = answer
+        if not fds:
+            self.stream.send(kind, sequence, body, attachments)
+            return
+        with to_send(fds, read_only=self.session.read_only) as sendable:
+            self.stream.send(kind, sequence, body, attachments, sendable)
+
+    def _encode_error(self, error: Exception, warned: list[list[str]], *, with_traceback: bool) -> _Answer:
+        trusted = self._trusted
+        description = failures.describe(error, with_traceback=with_traceback, allow_pickle=trusted)
+        try:
+            body = Encoder(_no_reference, allow_pickle=trusted).encode([description, warned])
+        except ArgumentEncodingError:  # an error as large as a message may be
+            short = failures.describe(
+                RemoteError(type(error).__qualname__, str(error)[:_MAX_ERROR_TEXT]), with_traceback=False,
+                allow_pickle=False,
+            )  # fmt: skip
+            body = Encoder(_no_reference, allow_pickle=False).encode([short, []])
+        return Kind.ERROR, body, [], []
+
+    def _encode_result(self, result: Any, *, map_again: bool) -> _Answer:
         warned = failures.describe_warnings(reports.collected_warnings())
         if result is None and not warned:
-            return Kind.DONE, b"", []
+            return Kind.DONE, b"", [], []
         segments: list[int] = []
-        encoder = Encoder(lambda value: self._reference(value, segments, fds, map_again), allow_pickle=True)
+        fds: list[int] = []
+        encoder = Encoder(lambda value: self._reference(value, segments, fds, map_again), allow_pickle=self._trusted)
         value = encoder.encode([result, warned])
         prefix = bytes([len(segments)]) + b"".join(map(_IDENTS.pack, segments))
-        return Kind.RESULT, prefix + value, encoder.attachments
+        return Kind.RESULT, prefix + value, encoder.attachments, fds
 
     def _reference(self, value: Any, segments: list[int], fds: list[int], map_again: bool) -> Any:
         """Let hosted things travel as handles, each with a lease, and with its segment if the client lacks it."""
@@ -226,7 +277,20 @@ class CallConnection:
         return self._service.proxies.proxy(self._store.find_object(packed.ident))
 
     def _decode(self, message: Message, resolve: Callable[[Any], Any]) -> Any:
-        return Codec(resolve, message.attachments, allow_pickle=True).decode(message.body)
+        return Codec(resolve, message.attachments, allow_pickle=self._trusted).decode(message.body)
+
+    def _parts(self, message: Message, resolve: Callable[[Any], Any], *types: type | tuple[type, ...]) -> list[Any]:
+        """Decode a request of several parts.
+
+        Raises
+        ------
+        ProtocolError
+            They are not as many, or not of these types.
+        """
+        parts = self._decode(message, resolve)
+        if type(parts) is not list or len(parts) != len(types) or not all(map(isinstance, parts, types)):
+            raise _malformed(message)
+        return parts
 
     @contextlib.contextmanager
     def _context(self, context: Any) -> Iterator[None]:
@@ -234,12 +298,13 @@ class CallConnection:
         if context is None:
             yield
             return
-        caller_holds(dict(context.get("held", ())))
+        held, settings = _checked_context(context)
+        caller_holds(held)
         try:
-            with np.errstate(**context.get("errstate", {})):
+            with np.errstate(**settings):
                 yield
         except ValueError as error:
-            if not context.get("held") or "read-only" not in str(error):
+            if not held or "read-only" not in str(error):
                 raise
             # What the caller holds has come by value and read-only, since writing to the array means waiting for it.
             raise WouldDeadlock(
@@ -252,28 +317,43 @@ class CallConnection:
     # -- one method a kind of request ----------------------------------------------------------------------------
 
     def _create(self, message: Message, making: Hashable) -> Any:
-        typeid, args, kwargs, context = self._decode(message, self._proxy)
+        typeid, args, kwargs, context = self._parts(message, self._proxy, str, list, dict, object)
         with self._context(context):
             buffers = (message.attachments, message.fds)
             return self._service.create(typeid, args, kwargs, making, buffers)
 
     def _run(self, message: Message, making: Hashable) -> Any:
-        function, args, kwargs, context = self._decode(message, self._proxy)
+        if not self._trusted:
+            refuse_code()
+        function, args, kwargs, context = self._parts(message, self._proxy, object, list, dict, object)
         with self._context(context):
             return self._service.run(function, args, kwargs, making)
 
     def _call(self, message: Message, making: Hashable) -> Any:
-        ident, name, args, kwargs, context = self._decode(message, self._proxy)
+        ident, name, args, kwargs, context = self._parts(message, self._proxy, int, str, list, dict, object)
+        if self.session.read_only:
+            check_call_reads_only(name)
         with self._context(context):
             return self._service.call(ident, name, args, kwargs, making)
 
     def _evaluate(self, message: Message, making: Hashable) -> Any:
-        kind, name, variant, target, args, kwargs, context = self._decode(message, self._operand)
+        kind, name, variant, target, args, kwargs, context = self._parts(
+            message, self._operand, str, str, str, object, list, dict, object
+        )
+        operation = Operation(kind, name, variant, target)
+        if self.session.read_only:
+            check_evaluation_reads_only(operation, args, kwargs, _is_operand)
+        if not self._trusted:
+            check_untrusted(operation, args, _is_operand)
         with self._context(context):
-            return self._service.evaluate(Operation(kind, name, variant, target), args, kwargs)
+            return self._service.evaluate(operation, args, kwargs)
 
     def _apply(self, message: Message, making: Hashable) -> Any:
-        target, function, args, kwargs, timeout, context = self._decode(message, self._proxy)
+        if not self._trusted:
+            refuse_code()
+        target, function, args, kwargs, timeout, context = self._parts(
+            message, self._proxy, object, object, list, dict, (int, float), object
+        )
         with self._context(context):
             operand = self._service.proxies.referent(target)
             if not isinstance(operand, Operand):
@@ -281,7 +361,12 @@ class CallConnection:
             return self._service.apply(operand, function, args, kwargs, timeout)
 
     def _set_item(self, message: Message, making: Hashable) -> None:
-        target, index, value, context = self._decode(message, self._operand)
+        try:
+            target, index, value, context = self._decode(message, self._operand)
+        except (TypeError, ValueError):
+            raise _malformed(message) from None
+        if type(target) is not Operand:
+            raise _malformed(message)
         if context is None:
             self._service.set_item(target, index, value)
             return
@@ -293,8 +378,11 @@ class CallConnection:
 
     def _claim(self, message: Message, making: Hashable) -> list[int]:
         """Lease what a forked child inherited; return what is gone already."""
+        idents = self._decode(message, self._operand)
+        if type(idents) is not list or not all(type(ident) is int for ident in idents):
+            raise _malformed(message)
         missing = []
-        for ident in self._decode(message, self._operand):
+        for ident in idents:
             try:
                 self._store.grant(ident, self._holder)
                 self._granted.append(ident)
@@ -303,21 +391,21 @@ class CallConnection:
         return missing
 
     def _snapshot(self, message: Message, making: Hashable) -> Any:
-        operand, context = self._decode(message, self._operand)
+        operand, context = self._parts(message, self._operand, Operand, object)
         with self._context(context):
             return operand.locked_copy()
 
     def _put_name(self, message: Message, making: Hashable) -> Any:
-        name, value, overwrite, wanted = self._decode(message, self._operand)
-        operand = self._service.put_name(
-            name, value, making, (message.attachments, message.fds), overwrite=bool(overwrite)
-        )
+        name, value, overwrite, wanted = self._parts(message, self._operand, str, object, bool, bool)
+        operand = self._service.put_name(name, value, making, (message.attachments, message.fds), overwrite=overwrite)
         return operand if wanted else None
 
     def _create_name(self, message: Message, making: Hashable) -> Any:
-        name, shape, dtype, order, fill_value, exist_ok, context = self._decode(message, self._operand)
+        name, shape, dtype, order, fill_value, exist_ok, context = self._parts(
+            message, self._operand, str, object, object, str, object, bool, object
+        )
         with self._context(context):
-            return self._service.create_name(name, shape, dtype, order, fill_value, making, exist_ok=bool(exist_ok))
+            return self._service.create_name(name, shape, dtype, order, fill_value, making, exist_ok=exist_ok)
 
     def _get_name(self, message: Message, making: Hashable) -> Any:
         return self._store.names.lease(check_name(self._decode(message, self._operand)), making)
@@ -329,8 +417,10 @@ class CallConnection:
         return self._store.names.listed()
 
     def _attributes(self, message: Message, making: Hashable) -> dict[str, Any]:
-        operand, changes, removed, mode = self._decode(message, self._operand)
-        return self._service.attributes(operand, changes, removed, str(mode))
+        operand, changes, removed, mode = self._parts(message, self._operand, Operand, dict, list, str)
+        if self.session.read_only and (changes or removed):
+            raise ReadOnlyError("attributes cannot be changed")
+        return self._service.attributes(operand, changes, removed, mode)
 
     def _records(self, message: Message, making: Hashable) -> dict[str, Any]:
         name = self._decode(message, self._operand)
@@ -348,10 +438,29 @@ class CallConnection:
         """Nothing to do before the answer is on its way."""
 
 
-def _described(error: Exception, warned: list[Any], *, with_traceback: bool) -> bytes:
-    """The body of an answer that is an error, with the warnings that came before it."""
-    described = failures.describe(error, with_traceback=with_traceback, allow_pickle=True)
-    return Encoder(_no_reference, allow_pickle=True).encode([described, warned])
+def _malformed(message: Message) -> ProtocolError:
+    return ProtocolError(f"a malformed {Kind(message.kind).name} request")
+
+
+def _checked_context(context: Any) -> tuple[dict[int, int], dict[str, Any]]:
+    """Take apart what a request says of its caller: the slots it holds and how, its floating-point settings.
+
+    Raises
+    ------
+    ProtocolError
+    """
+    try:
+        held, settings = dict(context["held"]), dict(context["errstate"])
+        known = settings.keys() <= _CONDITIONS and all(how in _REACTIONS for how in settings.values())
+    except (TypeError, ValueError, KeyError):
+        known = False
+    if not known or not all(type(number) is int for pair in held.items() for number in pair):
+        raise ProtocolError("a malformed context of a request")
+    return held, settings
+
+
+def _is_operand(value: Any) -> bool:
+    return isinstance(value, Operand)
 
 
 def _no_reference(value: Any) -> None:

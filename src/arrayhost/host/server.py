@@ -1,55 +1,52 @@
-"""The server: who connects, who is still there, and a thread for each client thread.
+"""The server: who connects, who is still there, and a thread for each client thread that asks for something.
 
-One loop watches everything that needs no thread: the listener, peers that have not said hello yet, each session's
-lease channel, the pipes of forked children, and the process that started the host. A session ends when its lease
-channel does, which the kernel sees to however the client died.
+One loop watches everything that needs no thread: listeners, peers that have not said hello yet, each client's lease
+channel, connections that are idle, the pipes of forked children, and the process that started the host. A client's
+session ends when its lease channel does, which the kernel sees to however the client died.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hmac
 import itertools
 import logging
 import os
-import selectors
+import resource
 import threading
 import time
 import weakref
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import msgpack
 
 from arrayhost.core.records import ClientRecord, HostRecord
-from arrayhost.errors import NotAuthorizedError, ProtocolError, StaleProxyError
+from arrayhost.errors import HostBusyError, NotAuthorizedError, ProtocolError, StaleProxyError
 from arrayhost.host import reports
 from arrayhost.host.clients import describe_process
 from arrayhost.host.inspection import array_records
+from arrayhost.host.loop import Loop
+from arrayhost.host.reception import Reception
 from arrayhost.host.requests import CallConnection
-from arrayhost.memory.descriptors import at_limit
-from arrayhost.wire import failures
+from arrayhost.host.sessions import ClientSession, fork_pipe, lease_message
+from arrayhost.memory.access import to_send
+from arrayhost.wire.addresses import UnixListener, peer_credentials
 from arrayhost.wire.authentication import prove
 from arrayhost.wire.codec import pack_handle
-from arrayhost.wire.frames import FrameDecoder, Kind, pack_frame
-from arrayhost.wire.streams import (
-    UnixStream,
-    bind_unix,
-    check_peer,
-    close_all,
-    peer_credentials,
-    receive_ready,
-    socket_name,
-)
+from arrayhost.wire.frames import Kind
+from arrayhost.wire.hello import CALLS, READ_ONLY
+from arrayhost.wire.limits import Transit
+from arrayhost.wire.streams import UnixStream, close_all, receive_ready
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Hashable
 
     from arrayhost.core.records import Creator, HostStatistics
+    from arrayhost.host.reception import Newcomer
     from arrayhost.host.service import Service
     from arrayhost.host.store import Operand
-    from arrayhost.wire.frames import Frame
+    from arrayhost.wire.hello import Hello
+    from arrayhost.wire.limits import Limits
 
 __all__ = ["Server"]
 
@@ -57,37 +54,12 @@ log = logging.getLogger(__name__)
 
 _servers: weakref.WeakSet[Server] = weakref.WeakSet()
 
-# A peer that has not finished its hello by then is dropped.
-_HELLO_SECONDS = 5.0
-_MAX_PENDING = 256
 # While draining: how often to look whether the last request has been answered.
 _DRAIN_LOOK = 0.02
-
-
-class _Pending:
-    """A peer that has connected and not said who it is."""
-
-    def __init__(self, sock: socket.socket, deadline: float) -> None:
-        self.socket = sock
-        self.deadline = deadline
-        self.decoder = FrameDecoder()
-        self.fds: list[int] = []
-        self.is_watched = False
-
-
-class _Session:
-    """A client process: its lease channel and its threads' connections."""
-
-    def __init__(self, ident: bytes, sock: socket.socket, decoder: FrameDecoder, client: Creator) -> None:
-        self.ident = ident
-        self.socket = sock
-        self.decoder = decoder
-        self.fds: list[int] = []
-        self.last_told = 0
-        self.connections: dict[int, CallConnection] = {}
-        self.client = client
-        self.connected = time.time()
-        self.n_requests_before = 0  # on connections that have ended
+# Of the descriptors that this process may have, peers get half: the rest is for arrays and for whom is being answered.
+_PEERS_SHARE = 0.5
+# After an error that no peer of the loop's caused. Without a pause a lasting one would be a busy loop.
+_PAUSE_SECONDS = 0.05
 
 
 class Server:
@@ -95,37 +67,52 @@ class Server:
 
     Parameters
     ----------
-    make_service : callable
-        Called with nothing; builds the service in the process that serves.
+    service : Service
     address : str
         ``unix:/path`` or ``unix:@name``.
     authkey : bytes
         A client that presents a key must present this one. Without one the kernel's word on its user decides.
-    parent_pid : int, optional
+    parent_pidfd : int or None
         Stop when this process ends.
+    limits : Limits
+        What peers are allowed.
+    trust_peers : bool
+        Whether pickles are read from the peers of this socket, which run as the same user.
 
     Notes
     -----
     Safety: `stop` from any thread; everything else from the one that calls `serve_forever`.
     """
 
-    def __init__(self, service: Service, address: str, authkey: bytes, *, parent_pidfd: int | None = None) -> None:
+    def __init__(
+        self,
+        service: Service,
+        address: str,
+        authkey: bytes,
+        *,
+        parent_pidfd: int | None,
+        limits: Limits,
+        trust_peers: bool,
+    ) -> None:
         self.service = service
         self.address = address
         self.host_id = os.urandom(16)
         self._authkey = authkey
-        self._listener = bind_unix(address)
-        self._listener.setblocking(False)
-        self._selector = selectors.DefaultSelector()
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        # Given up for a moment when there is no other descriptor, so that a client is told instead of left waiting.
-        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-        self._pending: set[_Pending] = set()
-        self._sessions: dict[bytes, _Session] = {}
-        self._guards = itertools.count()
-        self._connections: dict[CallConnection, _Session] = {}
-        self._n_requests_before = 0
+        self._limits = limits
+        self._listener = UnixListener(address, trusted=trust_peers)
+        self._loop = Loop()
+        self._reception = Reception(self._loop, limits, self._admit)
+        self._transit = Transit(limits)
+        self._sessions: dict[bytes, ClientSession] = {}
+        self._connections: set[CallConnection] = set()
+        self._n_requests_before = 0  # on connections that have ended
         self._count_lock = threading.Lock()
+        self._idle: deque[CallConnection] = deque()  # whose threads have ended for want of work
+        self._parked: set[CallConnection] = set()  # watched by the loop meanwhile
+        self._unfinished: dict[
+            ClientSession, float
+        ] = {}  # since when part of a lease message is missing; the oldest first
+        self._guards = itertools.count()
         self._stopping = False
         self._drains_until: float | None = None
         self.drain_seconds = 0.0  # given to running requests when a client asks for the end
@@ -138,14 +125,16 @@ class Server:
         """Serve until `stop`; the process's warnings are routed to callers meanwhile."""
         reports.install()
         log.info("process %d hosts arrays at %s", os.getpid(), self.address)
-        watch = self._selector.register
-        watch(self._listener, selectors.EVENT_READ, self._accept)
-        watch(self._wake, selectors.EVENT_READ, self._woken)
+        self._reception.open(self._listener)
         if self._parent_pidfd is not None:
-            watch(self._parent_pidfd, selectors.EVENT_READ, self._parent_ended)
+            self._loop.watch(self._parent_pidfd, self._parent_ended, self._parent_ended)
         try:
             while not self._stopping:
-                self._turn()
+                try:
+                    self._turn()
+                except Exception:  # a defect of ours: everything hosted here would be lost with the loop
+                    log.exception("an unexpected error in the host's loop")
+                    time.sleep(_PAUSE_SECONDS)
         finally:
             reports.uninstall()
             self._close()
@@ -180,8 +169,7 @@ class Server:
 
     def wake(self) -> None:
         """Make the loop look around."""
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_write(self._wake, 1)
+        self._loop.wake()
 
     def statistics(self) -> HostStatistics:
         """Describe what is hosted, and for whom."""
@@ -197,11 +185,11 @@ class Server:
     def clients(self) -> list[ClientRecord]:
         """Describe every connected process."""
         with self._count_lock:
-            connections = list(self._connections.items())
+            connections = list(self._connections)
         store = self.service.store
         records = []
         for session in list(self._sessions.values()):
-            own = [connection for connection, other in connections if other is session]
+            own = [connection for connection in connections if connection.session is session]
             with store.lock:
                 n_arrays = len(frozenset(store.leases.holdings(session.ident)))
             client = session.client
@@ -223,197 +211,100 @@ class Server:
 
     def _turn(self) -> None:
         self.service.flush_released()
-        due = [pending.deadline for pending in self._pending]
-        expiry = self.service.store.expire()
-        if expiry is not None:
-            due.append(expiry)
+        self._watch_idle()
+        times = [self.service.store.expire(), self._reception.next_deadline(), self._next_lease_deadline()]
         if self._drains_until is not None:
-            due.append(self._drain_on())
-        timeout = max(0.0, min(due) - time.monotonic()) if due else None
-        for key, _ in self._selector.select(timeout):
-            try:
-                key.data()
-            except ProtocolError as error:
-                log.debug("dropped a peer: %s", error)
-        now = time.monotonic()
-        for pending in [one for one in self._pending if one.deadline <= now]:
-            self._drop_pending(pending)
+            times.append(self._drain_on(self._drains_until))
+        due = min((when for when in times if when is not None), default=None)
+        self._loop.turn(None if due is None else max(0.0, due - time.monotonic()))
+        self._reception.keep_deadlines()
+        self._keep_lease_deadlines()
 
-    def _drain_on(self) -> float:
+    def _drain_on(self, until: float) -> float:
         """Carry a drain further; return when (monotonic seconds) to look again."""
-        assert self._drains_until is not None
-        if self._listener.fileno() >= 0:
-            log.info("draining: %d connections", len(self._connections))
-            self._stop_listening()
         with self._count_lock:
             connections = list(self._connections)
+        if self._reception.is_open:
+            log.info("draining: %d connections", len(connections))
+            self._reception.close()
         for connection in connections:
             connection.end_after_answer()
         now = time.monotonic()
-        if not connections or now >= self._drains_until:
+        if not connections or now >= until:
             if connections:
                 log.warning("%d requests were still running when the time to drain was over", len(connections))
             self._stopping = True
             return now
-        return min(now + _DRAIN_LOOK, self._drains_until)
-
-    def _stop_listening(self) -> None:
-        self._selector.unregister(self._listener)
-        self._listener.close()
-        if not self.address.startswith("unix:@"):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(socket_name(self.address))
+        return min(now + _DRAIN_LOOK, until)
 
     def _close(self) -> None:
-        if self._listener.fileno() >= 0:
-            self._stop_listening()
-        for pending in list(self._pending):
-            self._drop_pending(pending)
+        self._reception.close()
         # First, so that the end of the sessions frees nothing: clients go on reading what they have mapped.
         self.service.store.close()
         for session in list(self._sessions.values()):
             self._end_session(session)
-        self._selector.close()
-        os.close(self._wake)
-        os.close(self._spare)
+        for connection in [*self._idle, *self._parked]:
+            self._end_calls(connection)
+        self._loop.close()
         if self._parent_pidfd is not None:
             os.close(self._parent_pidfd)
 
     def after_fork_in_child(self) -> None:
         """Let go of every socket: while the child had them open, nobody would notice the host's end."""
-        self._listener.close()
-        for pending in self._pending:
-            pending.socket.close()
+        self._reception.hang_up()
         for session in self._sessions.values():
             session.socket.close()
-            for connection in session.connections.values():
-                connection.hang_up()
+        for connection in self._connections:
+            connection.hang_up()
 
     def _parent_ended(self) -> None:
         log.info("the process that started this host has ended")
         self._stopping = True
 
-    def _woken(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self._wake)
+    # -- hellos --------------------------------------------------------------------------------------------------
 
-    # -- peers ---------------------------------------------------------------------------------------------------
-
-    def _accept(self) -> None:
-        try:
-            sock, _ = self._listener.accept()
-        except (BlockingIOError, ConnectionError):
-            return
-        except OSError as error:
-            log.warning("cannot accept a client: %s", error)
-            self._turn_away(error)
-            return
-        try:
-            check_peer(sock)
-            if len(self._pending) >= _MAX_PENDING:
-                raise NotAuthorizedError("too many peers that have not said hello")
-        except (NotAuthorizedError, OSError) as error:
-            log.warning("refused a client: %s", error)
-            sock.close()
-            return
-        sock.setblocking(False)
-        pending = _Pending(sock, time.monotonic() + _HELLO_SECONDS)
-        self._pending.add(pending)
-        self._hear(pending)  # most peers have said hello by now, and need no watch
-        if pending in self._pending:
-            self._selector.register(sock, selectors.EVENT_READ, lambda: self._hear(pending))
-            pending.is_watched = True
-
-    def _turn_away(self, error: OSError) -> None:
-        """Without a descriptor to be had, use the spare one to tell a client so."""
-        os.close(self._spare)
-        try:
-            sock, _ = self._listener.accept()
-        except OSError:
-            # Another thread was quicker. The listener stays readable, so without a pause this would be a busy loop.
-            time.sleep(0.05)
-        else:
-            with sock:
-                self._tell_refusal(sock, 0, at_limit("another client", error.errno or errno.EMFILE))
-        finally:
-            self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-
-    def _drop_pending(self, pending: _Pending) -> None:
-        self._no_longer_pending(pending)
-        pending.socket.close()
-
-    def _no_longer_pending(self, pending: _Pending) -> None:
-        self._pending.discard(pending)
-        if pending.is_watched:
-            self._selector.unregister(pending.socket)
-        close_all(pending.fds)
-
-    def _hear(self, pending: _Pending) -> None:
-        """Read a new peer's hello as it arrives."""
-        frame = None
-        try:
-            if not receive_ready(pending.socket, pending.decoder, pending.fds):
-                self._drop_pending(pending)
-                return
-            frame = pending.decoder.next_frame()
-            if frame is None:
-                return
-            role, ident, number, wanted = self._read_hello(frame)
-        except (ProtocolError, NotAuthorizedError) as error:
-            self._refuse(pending, frame, error)
-            return
-        self._no_longer_pending(pending)
-        if role == "session":
-            self._begin_session(pending, frame, ident, wanted)
-        else:
-            self._begin_calls(pending, frame, ident, number)
-
-    def _read_hello(self, frame: Frame) -> tuple[str, bytes, int, bytes]:
-        if frame.kind != Kind.HELLO:
-            raise ProtocolError(f"a {Kind(frame.kind).name} frame where a hello was due")
-        try:
-            role, ident, number, proof, wanted = msgpack.unpackb(frame.body)
-        except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
-            raise ProtocolError("a malformed hello") from error
-        if role not in ("session", "calls") or not isinstance(ident, bytes) or len(ident) != 16:
-            raise ProtocolError("a malformed hello")
-        if not isinstance(number, int) or not isinstance(proof, bytes) or not isinstance(wanted, bytes):
-            raise ProtocolError("a malformed hello")
-        if proof and not hmac.compare_digest(proof, prove(self._authkey, ident)):
+    def _admit(self, newcomer: Newcomer, hello: Hello, sequence: int) -> None:
+        """Take a peer in, or raise what it is refused with."""
+        if hello.proof and not hmac.compare_digest(hello.proof, prove(self._authkey, hello.ident)):
             raise NotAuthorizedError("the client's authkey is not this host's; give connect() the key of the host")
-        if (role == "calls") != (ident in self._sessions):
+        session = self._sessions.get(hello.ident)
+        if (hello.role == CALLS) != (session is not None):
             raise ProtocolError("a connection without its session")
-        return role, ident, number, wanted
+        limit = _max_peers()
+        if len(self._loop) + len(self._connections) - len(self._parked) >= limit:
+            raise HostBusyError(limit)
+        if session is None:
+            self._begin_session(newcomer, hello, sequence)
+        else:
+            self._begin_calls(newcomer, session, hello.number, sequence)
 
-    def _refuse(self, pending: _Pending, frame: Frame | None, error: Exception) -> None:
-        log.warning("refused a client: %s", error)
-        self._tell_refusal(pending.socket, frame.sequence if frame else 0, error)
-        self._drop_pending(pending)
-
-    def _tell_refusal(self, sock: socket.socket, sequence: int, error: Exception) -> None:
-        description = failures.describe(error, with_traceback=False, allow_pickle=False)
-        with contextlib.suppress(OSError):
-            sock.send(pack_frame(Kind.ERROR, sequence, msgpack.packb(description)))
-
-    def _begin_session(self, pending: _Pending, frame: Frame, ident: bytes, wanted: bytes) -> None:
-        session = _Session(ident, pending.socket, pending.decoder, describe_process(*peer_credentials(pending.socket)))
+    def _begin_session(self, newcomer: Newcomer, hello: Hello, sequence: int) -> None:
         store = self.service.store
+        sock, read_only = newcomer.socket, hello.mode == READ_ONLY
+        client = describe_process(*peer_credentials(sock))
+        session = ClientSession(hello.ident, sock, client, read_only=read_only, trusted=newcomer.trusted)
         fds = [store.control_fd, *store.files.fds()]
         n_files = len(fds) - 1
-        operand = self._lease_wanted(wanted, ident) if wanted else None
+        operand = self._lease_wanted(hello.wanted, hello.ident) if hello.wanted else None
         if operand is not None:
             fds.append(operand.referent.place.segment.fd)
         welcome = b"" if operand is None else pack_handle(operand.handle())
-        about = [self.host_id, self.service.lock_timeout, store.table.n_slots, n_files, welcome]
+        about = [self.host_id, self.service.lock_timeout, store.table.n_slots, n_files, session.trusted, welcome]
         try:
-            UnixStream(session.socket).send(Kind.RESULT, frame.sequence, msgpack.packb(about), fds=fds)
-        except ConnectionError:
-            session.socket.close()
-            store.drop_holder(ident)
-            return
-        self._sessions[ident] = session
-        log.info("process %d connected: %s", session.client.pid, session.client.program)
-        self._selector.register(session.socket, selectors.EVENT_READ, lambda: self._lease_channel(session))
+            with to_send(fds, read_only=read_only) as sendable:
+                # The socket does not wait; a fresh one takes this much.
+                stream = UnixStream(sock, trusted=session.trusted)
+                stream.send(Kind.RESULT, sequence, msgpack.packb(about), fds=sendable)
+        except BaseException:
+            store.drop_holder(hello.ident)
+            raise
+        self._sessions[session.ident] = session
+        log.info("process %d connected: %s", client.pid, client.program)
+
+        def hear() -> None:
+            self._hear_leases(session)
+
+        self._loop.watch(sock, hear, lambda: self._end_session(session))
 
     def _lease_wanted(self, packed: bytes, ident: bytes) -> Operand | None:
         """Find the array that a new session has a handle of; if it is gone, the session is told when it asks again."""
@@ -425,103 +316,171 @@ class Server:
             return None
         return operand
 
-    def _begin_calls(self, pending: _Pending, frame: Frame, ident: bytes, number: int) -> None:
-        session = self._sessions[ident]
-        pending.socket.setblocking(True)
-        connection = CallConnection(self, UnixStream(pending.socket), ident, session.client)
-        session.connections[number] = connection
+    def _begin_calls(self, newcomer: Newcomer, session: ClientSession, number: int, sequence: int) -> None:
+        newcomer.socket.setblocking(True)
+        stream = UnixStream(newcomer.socket, trusted=session.trusted and newcomer.trusted)
+        stream.limit(self._transit)
+        connection = CallConnection(self, stream, session, number)
+        session.add(connection)
         with self._count_lock:
-            self._connections[connection] = session
-
-        def serve() -> None:
-            try:
-                connection.serve()
-            finally:
-                self._forget_connection(connection)
-                if ident not in self._sessions:
-                    # The kernel closes a dead process's sockets one by one: something may have been granted here after
-                    # the session had ended.
-                    self.service.store.drop_holder(ident)
-                # Kept a little: an interrupted client names its connection after having closed it.
-                while len(session.connections) > 64:
-                    session.connections.pop(next(iter(session.connections)), None)
-
+            self._connections.add(connection)
         try:
-            pending.socket.send(pack_frame(Kind.DONE, frame.sequence, b""))
-            threading.Thread(target=serve, name=f"arrayhost-calls-{number}", daemon=True).start()
-        except (OSError, RuntimeError) as error:
-            log.warning("cannot serve a client: %s", error)
-            pending.socket.close()
-            self._forget_connection(connection)
+            stream.send(Kind.DONE, sequence, b"")
+        except BaseException:
+            self._end_calls(connection)
+            raise
+        self._start_thread(connection)
 
-    def _forget_connection(self, connection: CallConnection) -> None:
+    # -- connections ---------------------------------------------------------------------------------------------
+
+    def _start_thread(self, connection: CallConnection) -> None:
+        """Serve a connection in a thread of its own, until it ends or is idle."""
+        name = f"arrayhost-calls-{connection.number}"
+        try:
+            threading.Thread(target=self._serve, args=(connection,), name=name, daemon=True).start()
+        except RuntimeError as error:  # no more threads to be had
+            log.warning("cannot serve a client: %s", error)
+            self._end_calls(connection)
+
+    def _serve(self, connection: CallConnection) -> None:
+        """Be a connection's thread."""
+        is_idle = False
+        try:
+            is_idle = connection.serve()
+        except Exception:  # a defect of ours, met by one client; its connection ends
+            log.exception("an unexpected error while serving a client")
+        finally:
+            if is_idle:
+                self._idle.append(connection)
+                self.wake()
+            else:
+                self._end_calls(connection)
+
+    def _watch_idle(self) -> None:
+        """Watch the connections whose threads have ended."""
+        while self._idle:
+            self._park(self._idle.popleft())
+
+    def _park(self, connection: CallConnection) -> None:
+        def resume() -> None:
+            self._unpark(connection)
+            if connection.stream.has_ended():
+                self._end_calls(connection)
+            else:
+                self._start_thread(connection)
+
+        def give_up() -> None:
+            self._unpark(connection)
+            self._end_calls(connection)
+
+        self._parked.add(connection)
+        self._loop.watch(connection.stream, resume, give_up)
+
+    def _unpark(self, connection: CallConnection) -> None:
+        self._parked.discard(connection)
+        self._loop.unwatch(connection.stream)
+
+    def _end_calls(self, connection: CallConnection) -> None:
+        """Close a connection; called by its thread, or by the loop where it has none."""
+        session = connection.session
+        connection.hang_up()
         with self._count_lock:
-            session = self._connections.pop(connection)
-            session.n_requests_before += connection.n_requests
-            self._n_requests_before += connection.n_requests
+            if connection in self._connections:
+                self._connections.discard(connection)
+                session.n_requests_before += connection.n_requests
+                self._n_requests_before += connection.n_requests
+        session.forget(connection)
+        if session.ended:
+            # Its last answer may have granted something after the session's leases were dropped.
+            self.service.store.drop_holder(session.ident)
 
     # -- leases --------------------------------------------------------------------------------------------------
 
-    def _lease_channel(self, session: _Session) -> None:
-        """Act on what a session says of its leases; end it when the kernel says that its process is gone."""
+    def _hear_leases(self, session: ClientSession) -> None:
+        """Act on what a client says of its leases; end its session when the kernel says that its process is gone."""
         try:
             alive = receive_ready(session.socket, session.decoder, session.fds)
             while (frame := session.decoder.next_frame()) is not None:
-                if frame.sequence and frame.sequence == session.last_told:
-                    continue  # a client that was interrupted after it had sent this sends it again
-                session.last_told = frame.sequence
-                _LEASE_HANDLERS[frame.kind](self, session, msgpack.unpackb(frame.body))
-        except (ProtocolError, KeyError, ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
-            log.warning("a session sent something malformed and is dropped: %s", error)
+                fds = session.fds_of(frame)
+                try:
+                    body = lease_message(frame)
+                    if session.is_new(frame):
+                        _LEASE_HANDLERS[frame.kind](self, session, body, fds)
+                finally:
+                    close_all(fds)
+            self._note_unfinished(session)
+        except ProtocolError as error:
+            log.warning("a client sent something malformed on its lease channel and is dropped: %s", error)
             alive = False
         if not alive:
             self._end_session(session)
 
-    def _end_session(self, session: _Session) -> None:
+    def _note_unfinished(self, session: ClientSession) -> None:
+        if session.decoder.pending_bytes:
+            self._unfinished.setdefault(session, time.monotonic())
+            return
+        self._unfinished.pop(session, None)
+        if session.fds:
+            raise ProtocolError("descriptors without a message that announces them")
+
+    def _next_lease_deadline(self) -> float | None:
+        since = next(iter(self._unfinished.values()), None)
+        return None if since is None else since + self._limits.lease_seconds
+
+    def _keep_lease_deadlines(self) -> None:
+        while (when := self._next_lease_deadline()) is not None and when <= time.monotonic():
+            log.warning("a client left a message on its lease channel unfinished and is dropped")
+            self._end_session(next(iter(self._unfinished)))
+
+    def _end_session(self, session: ClientSession) -> None:
         if self._sessions.pop(session.ident, None) is None:
             return
-        self._selector.unregister(session.socket)
+        session.ended = True
+        self._unfinished.pop(session, None)
+        self._loop.unwatch(session.socket)
         session.socket.close()
         close_all(session.fds)
+        for connection in session.connections():
+            connection.stream.cut()
         log.info("process %d has gone", session.client.pid)
         self.service.store.judge_writer(session.ident, session.client.pid)
         self.service.store.drop_holder(session.ident)
 
-    def _release(self, session: _Session, body: Any) -> None:
+    def _release(self, session: ClientSession, body: Any, fds: list[int]) -> None:
         for ident, count in body:
-            self.service.store.release(int(ident), session.ident, int(count))
+            self.service.store.release(ident, session.ident, count)
 
-    def _export(self, session: _Session, body: Any) -> None:
+    def _export(self, session: ClientSession, body: Any, fds: list[int]) -> None:
         store = self.service.store
         with store.lock:
             for ident in body:
-                store.leases.export(int(ident), time.monotonic())
+                if store.leases.has(ident, session.ident):
+                    store.leases.export(ident, time.monotonic())
 
-    def _fork_guard(self, session: _Session, body: Any) -> None:
-        """Keep a session's leases for a child about to be forked, until the child's end of a pipe closes."""
-        if not session.fds:
-            raise ProtocolError("a fork without its pipe")
-        pipe = session.fds.pop(0)
+    def _fork_guard(self, session: ClientSession, body: Any, fds: list[int]) -> None:
+        """Keep a client's leases for a child about to be forked, until the child's end of a pipe closes."""
+        if session.n_forks >= self._limits.max_forks:
+            raise ProtocolError(f"more than {self._limits.max_forks} forked children that have not connected")
+        pipe = fork_pipe(fds)
         holder: Hashable = ("fork", next(self._guards))
         store = self.service.store
         with store.lock:
             store.leases.copy_holder(session.ident, holder)
 
         def ended() -> None:
-            self._selector.unregister(pipe)
+            self._loop.unwatch(pipe)
             os.close(pipe)
+            session.n_forks -= 1
             store.drop_holder(holder)
 
-        self._selector.register(pipe, selectors.EVENT_READ, ended)
+        session.n_forks += 1
+        self._loop.watch(pipe, ended, ended)
 
-    def _abandon(self, session: _Session, body: Any) -> None:
-        number, sequence, counted = body
-        connection = session.connections.pop(number, None)
-        if connection is not None:
-            connection.abandon(sequence, counted)
+    def _abandon(self, session: ClientSession, body: Any, fds: list[int]) -> None:
+        session.abandon(*body)
 
 
-_LEASE_HANDLERS: dict[int, Callable[[Server, _Session, Any], None]] = {
+_LEASE_HANDLERS: dict[int, Callable[[Server, ClientSession, Any, list[int]], None]] = {
     int(Kind.RELEASE): Server._release,
     int(Kind.EXPORT): Server._export,
     int(Kind.FORK_GUARD): Server._fork_guard,
@@ -535,3 +494,7 @@ def _after_fork_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _max_peers() -> int:
+    return int(resource.getrlimit(resource.RLIMIT_NOFILE)[0] * _PEERS_SHARE)

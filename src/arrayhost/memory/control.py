@@ -50,13 +50,16 @@ class ControlTable:
     address : int
         Where the words are in this process.
     n_slots : int
+    read_only : bool
+        This process may only look.
     """
 
-    __slots__ = ("_mapping", "address", "n_slots", "words")
+    __slots__ = ("_mapping", "address", "n_slots", "read_only", "words")
 
     def __init__(self, mapping: Mapping) -> None:
         self._mapping = mapping
         self.address = mapping.address
+        self.read_only = not mapping.is_writeable
         self.words = mapping.writer.data.cast("B").cast("Q")
         self.n_slots = mapping.n_bytes // (8 * ROW_WORDS)
 
@@ -68,6 +71,6 @@ class ControlTable:
         return fd, cls.open(fd, size)
 
     @classmethod
-    def open(cls, fd: int, n_bytes: int) -> ControlTable:
+    def open(cls, fd: int, n_bytes: int, *, writeable: bool = True) -> ControlTable:
         """Map a table received from its host."""
-        return cls(map_segment(fd, n_bytes, huge_pages=False))
+        return cls(map_segment(fd, n_bytes, writeable=writeable, huge_pages=False))

@@ -99,6 +99,11 @@ class Mapping:
         return Mapping(self._memory[start : start + n_bytes], self.address + start, owner)
 
     @property
+    def is_writeable(self) -> bool:
+        """Whether this process may write to it at all."""
+        return not self._memory.readonly
+
+    @property
     def reader(self) -> npt.NDArray[np.uint8]:
         """All of it, read-only. Every array of this mapping is a view of this or of `writer`."""
         root = self._reader() if self._reader is not None else None

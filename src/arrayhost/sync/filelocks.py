@@ -73,14 +73,17 @@ class LockFiles:
     ----------
     fds : list of int
         One descriptor a file, owned by this object from here on. Never locked through: only opened anew.
+    writeable : bool
+        False if they are to be opened for reading only, which is enough for shared locks.
 
     Notes
     -----
     Safety: any thread; fork: the child closes what it inherited and opens its own.
     """
 
-    def __init__(self, fds: list[int]) -> None:
+    def __init__(self, fds: list[int], *, writeable: bool = True) -> None:
         self._fds = fds
+        self._flags = (os.O_RDWR if writeable else os.O_RDONLY) | os.O_CLOEXEC
         self._idle: list[list[OpenLockFile]] = [[] for _ in fds]
         self._all: weakref.WeakSet[OpenLockFile] = weakref.WeakSet()
         weakref.finalize(self, _close_all, fds).atexit = False
@@ -97,7 +100,7 @@ class LockFiles:
     def _open(self, number: int) -> OpenLockFile:
         with _opening, descriptor_limit("an array's lock"):
             # Through /proc: a dup would share the file description, and so the locks.
-            file = OpenLockFile(os.open(f"/proc/self/fd/{self._fds[number]}", os.O_RDWR | os.O_CLOEXEC))
+            file = OpenLockFile(os.open(f"/proc/self/fd/{self._fds[number]}", self._flags))
             self._all.add(file)
         return file
 

@@ -402,7 +402,7 @@ class Guard:
         try:
             while True:
                 now = time.monotonic_ns()
-                if now >= deadline or _main_thread_failed():
+                if now >= deadline or main_thread_failed():
                     raise LockTimeoutError(what, min(timeout, (now - since) / 1e9), self._blocker_pid(hold))
                 if not words[base + WAITER] or _beat_expired(words[base + WAITER_BEAT], now):
                     words[base + WAITER] = since
@@ -486,6 +486,11 @@ class Guard:
             )
 
 
+def note_active(hold: Hold) -> None:
+    """Note an acquisition, so that it is freed at exit and disowned after a fork."""
+    _active[id(hold)] = hold
+
+
 def held_here() -> list[Hold]:
     """Every hold of the calling thread, in whichever of its tasks."""
     if not _active:
@@ -540,7 +545,7 @@ def _caller_holds(slot: int, mode: int) -> bool:
     return held is not None and EXCLUSIVE in (held, mode)
 
 
-def _main_thread_failed() -> bool:
+def main_thread_failed() -> bool:
     """Whether the main thread has ended by an exception, Ctrl-C say: Python then waits for all other threads.
 
     One that waits for a lock would keep the interpreter for as long as its timeout. After an orderly end of the main

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["wait_changed"]
 
 SLICE = 0.5
+_LOOK = 1e-3
 
 
 def wait_changed(guard: Guard, since: int, timeout: float | None, stopped: Callable[[], bool] = lambda: False) -> int:
@@ -56,6 +57,9 @@ def wait_changed(guard: Guard, since: int, timeout: float | None, stopped: Calla
         seconds = SLICE if deadline is None else min(SLICE, deadline - time.monotonic())
         if seconds <= 0:
             return since
+        if guard.table.read_only:
+            time.sleep(min(seconds, _LOOK))  # it cannot leave word, so nobody would wake it
+            continue
         # Said anew for each slice and good for two: while anybody watches, no writer finds it expired.
         row[WATCHED] = time.monotonic_ns() + int(2e9 * SLICE)
         # Returns at once if the version has changed since it was read above.

@@ -19,7 +19,8 @@ import numpy as np
 
 from arrayhost.core.handles import ArrayHandle, ObjectHandle, Written
 from arrayhost.core.layout import Layout, check_mappable, dtype_from_wire, dtype_to_wire
-from arrayhost.errors import ArgumentEncodingError, ProtocolError, UnsupportedDTypeError
+from arrayhost.errors import ArgumentEncodingError, ProtocolError, UnsupportedDTypeError, format_bytes
+from arrayhost.wire.frames import MAX_BODY_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,6 +32,8 @@ __all__ = ["ATTACH_FROM", "Codec", "Encoder", "pack_handle", "unpack_handle"]
 # From this size a buffer travels as an attachment: a memory file costs about 30 µs, copying 64 KiB about as much.
 ATTACH_FROM = 64 * 1024
 _MAX_DEPTH = 64
+# What an answer's body holds beside its value stays far below this.
+MAX_VALUE_BYTES = MAX_BODY_BYTES - 1024
 
 TUPLE, INLINE_ARRAY, ATTACHED_ARRAY, SCALAR, SLICE, ELLIPSIS, COMPLEX, DTYPE, SET, FROZENSET, BIG_INT = range(1, 12)
 ARRAY_HANDLE, OBJECT_HANDLE, PICKLE, RANGE, BYTEARRAY, TYPE, WRITTEN = range(12, 19)
@@ -111,9 +114,15 @@ class Encoder:
             Part of it cannot travel; nothing was sent.
         """
         try:
-            return self._pack(value)
+            data = self._pack(value)
         except (ValueError, RecursionError) as error:
             raise ArgumentEncodingError(f"this value cannot be sent to another process: {error}") from error
+        if len(data) > MAX_VALUE_BYTES:
+            raise ArgumentEncodingError(
+                f"this value takes {format_bytes(len(data))} as a message, and {format_bytes(MAX_VALUE_BYTES)} is the "
+                "most; arrays travel beside messages and may have any size"
+            )
+        return data
 
     def _pack(self, value: Any) -> bytes:
         return msgpack.packb(  # type: ignore[no-any-return]

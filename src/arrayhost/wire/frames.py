@@ -127,9 +127,15 @@ class FrameDecoder:
     """Cut a stream of bytes into frames.
 
     Feed it whatever arrives; ask for frames until there is none.
+
+    Parameters
+    ----------
+    max_body_bytes : int
+        Of a frame that may come here.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_body_bytes: int = MAX_BODY_BYTES) -> None:
+        self.max_body_bytes = max_body_bytes
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> None:
@@ -153,6 +159,8 @@ class FrameDecoder:
         if len(buffer) < HEADER_BYTES:
             return None
         kind, sequence, n_descriptors, n_attachments, length = unpack_header(buffer)
+        if length > self.max_body_bytes:
+            raise ProtocolError(f"a frame of {length} bytes where at most {self.max_body_bytes} may come")
         end = HEADER_BYTES + length
         if len(buffer) < end:
             return None

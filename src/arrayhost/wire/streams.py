@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import array
 import contextlib
-import errno
 import fcntl
 import os
 import socket
 import struct
+import termios
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from arrayhost.errors import HostGoneError, NotAuthorizedError, ProtocolError
-from arrayhost.memory.budget import refused
-from arrayhost.memory.descriptors import at_limit, descriptor_limit
+from arrayhost.errors import HostGoneError, HostMemoryError, ProtocolError
+from arrayhost.memory.budget import check_free, refused
+from arrayhost.memory.descriptors import at_limit
 from arrayhost.memory.filling import attachment_of
 from arrayhost.memory.segments import check_sealed, map_segment
 from arrayhost.wire.frames import HEADER_BYTES, MAX_DESCRIPTORS, FrameDecoder, pack_frame, unpack_header
+from arrayhost.wire.limits import Unlimited
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["LOCAL_PREFIX", "Message", "UnixStream", "bind_unix", "connect_unix", "peer_credentials", "receive_ready"]
+    from arrayhost.wire.limits import Transit
+
+__all__ = ["Message", "StreamIdle", "UnixStream", "close_all", "receive_ready"]
 
 # Most messages fit in the first; a buffer is allocated for each read, and a large one costs.
 _FIRST_BYTES = 4 * 1024
@@ -34,8 +37,11 @@ _RECEIVE_BYTES = 64 * 1024
 _ANCILLARY_BYTES = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
 # Plain numbers: the socket module's are enum members, whose operators cost a microsecond each.
 _TRUNCATED = int(socket.MSG_CTRUNC)
-_DONTWAIT = int(socket.MSG_DONTWAIT)
-_CREDENTIALS = struct.Struct("3i")
+# What comes must not pass to programs that a thread of this process happens to start at this moment.
+_CLOSE_ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
+_AT_ONCE = int(socket.MSG_DONTWAIT) | _CLOSE_ON_EXEC
+_TIMEVAL = struct.Struct("ll")
+_UNLIMITED = Unlimited()
 _close = os.close
 # Looking for a message without sleeping is given up for a while after so many times in vain.
 _GIVE_UP_AFTER = 2
@@ -43,10 +49,9 @@ _TRY_AGAIN_AFTER = 128
 # What ``recvmsg`` returns: bytes, ancillary data, flags, address.
 _Part = tuple[bytes, list[tuple[int, int, bytes]], int, Any]
 # Arguments of ``recvmsg``, as `map` takes them.
-_FIRST = ((_FIRST_BYTES,), (_ANCILLARY_BYTES,))
-_FIRST_AT_ONCE = (*_FIRST, (_DONTWAIT,))
-_MORE = ((_RECEIVE_BYTES,), (_ANCILLARY_BYTES,))
-LOCAL_PREFIX = "unix:"
+_FIRST = ((_FIRST_BYTES,), (_ANCILLARY_BYTES,), (_CLOSE_ON_EXEC,))
+_FIRST_AT_ONCE = (*_FIRST[:2], (_AT_ONCE,))
+_MORE = ((_RECEIVE_BYTES,), (_ANCILLARY_BYTES,), (_CLOSE_ON_EXEC,))
 
 
 class Message(NamedTuple):
@@ -71,33 +76,73 @@ class Message(NamedTuple):
     failure: Exception | None = None
 
 
+class StreamIdle(Exception):
+    """No message began within the time that `UnixStream.limit` set; the stream can be used further."""
+
+
 class UnixStream:
     """A connected Unix socket that carries frames.
 
+    Parameters
+    ----------
+    sock : socket
+    trusted : bool
+        Whether this peer's pickles may be read: it could do to this process whatever a pickle can.
+
     Notes
     -----
-    Safety: one thread at a time for each direction. After any exception the stream is unusable and should be closed:
-    a reply that still comes would be taken for the next one's.
+    Safety: one thread at a time for each direction. After any exception but `StreamIdle` the stream is unusable and
+    should be closed: a reply that still comes would be taken for the next one's.
     """
 
-    __slots__ = ("_lost", "_n_vain", "_receive", "_send", "_unread", "socket")
+    __slots__ = (
+        "_lost", "_n_vain", "_receive", "_send", "_sent_files", "_transit", "_unread", "socket", "trusted",
+    )  # fmt: skip
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, *, trusted: bool) -> None:
         self.socket = sock
+        self.trusted = trusted
         self._n_vain = 0
         self._lost = False
         self._send = sock.send
         self._receive = sock.recvmsg
         # C code puts here what has been received: an interrupt right after ``recvmsg`` would lose the descriptors.
         self._unread: list[_Part] = []
+        self._transit: Transit | Unlimited = _UNLIMITED
+        self._sent_files = False
+
+    def limit(self, transit: Transit) -> None:
+        """Hold the peer to limits; without, `send` and `receive` wait as long as it takes."""
+        self._transit = transit
+        # The kernel's own timeouts: Python's would add a system call to each receive.
+        seconds, rest = divmod(transit.limits.idle_seconds, 1)
+        wait = _TIMEVAL.pack(int(seconds), int(rest * 1e6))
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, wait)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, wait)
 
     def close(self) -> None:
         """Close the socket; safe to repeat."""
         self.socket.close()
 
+    def cut(self) -> None:
+        """End the connection under whoever waits on it in another thread; the descriptor stays theirs to close."""
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
+
+    def has_ended(self) -> bool:
+        """Whether the peer has closed and nothing it sent is left."""
+        try:
+            return self.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
     def fileno(self) -> int:
         """The socket's descriptor."""
         return self.socket.fileno()
+
+    # -- sending -------------------------------------------------------------------------------------------------
 
     def send(
         self,
@@ -120,9 +165,19 @@ class UnixStream:
         ------
         HostGoneError
             The other side has closed.
+        ProtocolError
+            It does not take the message within the limits.
         """
         if not attachments and not fds:
-            self._send_all(pack_frame(kind, sequence, body))
+            frame = pack_frame(kind, sequence, body)
+            try:
+                sent = self._send(frame)
+            except BlockingIOError:
+                sent = 0
+            except OSError as error:
+                raise HostGoneError(f"the connection broke while sending: {error}") from error
+            if sent < len(frame):
+                self._send_rest(frame, sent)
             return
         files: list[int] = []
         try:
@@ -130,24 +185,34 @@ class UnixStream:
                 files.append(attachment_of(attachment))  # noqa: PERF401  # what was made must be closed if one fails
             everything = [*files, *fds]
             frame = pack_frame(kind, sequence, body, len(everything), len(files))
-            ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", everything))]
-            try:
-                sent = self.socket.sendmsg([frame], ancillary)
-            except OSError as error:
-                raise HostGoneError(f"the connection broke while sending: {error}") from error
-            self._send_all(frame[sent:])
+            self._sent_files = bool(files) and self._transit is not _UNLIMITED
+            self._send_rest(frame, 0, everything)
         finally:
             for fd in files:
                 os.close(fd)
 
-    def _send_all(self, data: bytes) -> None:
+    def _send_rest(self, frame: bytes, sent: int, fds: Sequence[int] = ()) -> None:
+        """Send what one system call did not take, as the peer makes room; descriptors go with the first byte."""
+        passage = self._transit.enter(self.cut)
+        rest = memoryview(frame)
         try:
-            sent = self._send(data)
-            while sent < len(data):
-                data = data[sent:]
-                sent = self._send(data)
+            passage.grow(len(frame))
+            while sent < len(frame):
+                try:
+                    if fds:
+                        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+                        sent += self.socket.sendmsg([rest], ancillary)
+                        fds = ()
+                    else:
+                        sent += self._send(rest[sent:])
+                except BlockingIOError:
+                    passage.check()
         except OSError as error:
             raise HostGoneError(f"the connection broke while sending: {error}") from error
+        finally:
+            passage.leave()
+
+    # -- receiving -----------------------------------------------------------------------------------------------
 
     def receive(self, patience: float = 0.0) -> Message | None:
         """Wait for one message; None at the end of the stream.
@@ -163,29 +228,30 @@ class UnixStream:
         HostGoneError
             The connection broke, or ended within a message.
         ProtocolError
-            The peer sent something else than a frame.
+            The peer sent something else than a frame, or takes too long to send all of it.
+        StreamIdle
+            There are limits, and no message began in time.
         """
         fds: list[int] = []
         try:
             try:
                 data = self._receive_first(patience, fds)
-                if not data:
-                    return None
-                while len(data) < HEADER_BYTES:
-                    data += self._receive_more(fds)
-                kind, sequence, n_fds, n_attachments, length = unpack_header(data)
-                end = HEADER_BYTES + length
-                if len(data) < end:
-                    parts = bytearray(data)
-                    while len(parts) < end:
-                        parts += self._receive_more(fds)
-                    data = bytes(parts)
+            except BlockingIOError:
+                raise StreamIdle from None
             except OSError as error:
-                if isinstance(error, HostGoneError):
-                    raise
                 raise HostGoneError(f"the connection broke: {error}") from error
+            if not data:
+                return None
+            if len(data) < HEADER_BYTES:
+                data = self._receive_rest(data, HEADER_BYTES, fds)
+            kind, sequence, n_fds, n_attachments, length = unpack_header(data)
+            end = HEADER_BYTES + length
+            if len(data) < end:
+                data = self._receive_rest(data, end, fds)
             if len(data) > end:
                 raise ProtocolError("more than one message at a time on a connection that answers each")
+            if self._sent_files:
+                self._check_read()
             message = Message(kind, sequence, data[HEADER_BYTES:], [], fds)
             if not n_fds and not fds:
                 return message
@@ -230,17 +296,47 @@ class UnixStream:
         if ancillary:
             take_descriptors(ancillary, fds)
         self._unread.clear()
+        if len(fds) > MAX_DESCRIPTORS:
+            raise ProtocolError(f"a message with more than {MAX_DESCRIPTORS} descriptors")
         if flags & _TRUNCATED:
             # The kernel drops descriptors for which this process has no room, and says no more than this.
             self._lost = True
         return data
 
-    def _receive_more(self, fds: list[int]) -> bytes:
-        self._unread.extend(map(self._receive, *_MORE))
-        data = self._accept(fds)
-        if not data:
-            raise HostGoneError("the connection ended in the middle of a message")
-        return data
+    def _receive_rest(self, data: bytes, end: int, fds: list[int]) -> bytes:
+        """Receive up to `end` bytes of a message in all, or all that has come if that is more."""
+        parts = bytearray(data)
+        passage = self._transit.enter(self.cut)
+        try:
+            while len(parts) < end:
+                try:
+                    self._unread.extend(map(self._receive, *_MORE))
+                except BlockingIOError:
+                    passage.check()
+                    continue
+                more = self._accept(fds)
+                if not more:
+                    raise HostGoneError("the connection ended in the middle of a message")
+                passage.grow(len(more))
+                parts += more
+        except OSError as error:
+            if isinstance(error, HostGoneError):
+                raise
+            raise HostGoneError(f"the connection broke: {error}") from error
+        finally:
+            passage.leave()
+        return bytes(parts)
+
+    def _check_read(self) -> None:
+        """Refuse a peer that asks for more before it has taken the files of the last answer.
+
+        A socket holds some hundred small messages, and each may carry files of any size: a peer that never reads
+        could have its host fill the memory.
+        """
+        unread = fcntl.ioctl(self.socket.fileno(), termios.TIOCOUTQ, bytes(4))
+        if int.from_bytes(unread, "little"):
+            raise ProtocolError("a request before the answer to the last one was read")
+        self._sent_files = False
 
     def _take_unread(self, fds: list[int]) -> None:
         """Add the descriptors of a part that an interrupt kept from being accepted, or from being forgotten then."""
@@ -260,7 +356,7 @@ def receive_ready(sock: socket.socket, decoder: FrameDecoder, fds: list[int]) ->
         Descriptors were lost, or came in an implausible number.
     """
     try:
-        data, ancillary, flags, _ = sock.recvmsg(_RECEIVE_BYTES, _ANCILLARY_BYTES)
+        data, ancillary, flags, _ = sock.recvmsg(_RECEIVE_BYTES, _ANCILLARY_BYTES, _CLOSE_ON_EXEC)
     except (BlockingIOError, InterruptedError):
         return True
     except OSError:
@@ -295,120 +391,17 @@ def _with_descriptors(message: Message, n_fds: int, n_attachments: int) -> Messa
         raise ProtocolError(f"a message with {len(fds)} descriptors that announced {n_fds}")
     for fd in fds[:n_attachments]:
         check_sealed(fd)
-        n_bytes = os.fstat(fd).st_size
+        about = os.fstat(fd)
         try:
-            message.attachments.append(map_segment(fd, n_bytes).writer)
+            # Of a sparse file, reading allocates what is missing.
+            check_free(about.st_size - about.st_blocks * 512)
+            message.attachments.append(map_segment(fd, about.st_size).writer)
+        except HostMemoryError as error:
+            close_all(fds)
+            return message._replace(failure=error)
+        except PermissionError as error:
+            raise ProtocolError("an attachment that its receiver may not write to") from error
         except OSError as error:
             close_all(fds)
-            return message._replace(failure=refused(error, n_bytes))
+            return message._replace(failure=refused(error, about.st_size))
     return message
-
-
-# -- addresses ----------------------------------------------------------------------------------------------------
-
-
-def socket_name(address: str) -> str:
-    """Turn ``unix:/path`` or ``unix:@name`` into what the socket calls take.
-
-    Raises
-    ------
-    ValueError
-        `address` is neither.
-    """
-    name = address.removeprefix(LOCAL_PREFIX)
-    if name.startswith("@") and len(name) > 1:
-        return "\0" + name[1:]
-    if name.startswith("/") and "\0" not in name:
-        return name
-    raise ValueError(f"address {address!r}: expected 'unix:/absolute/path' or 'unix:@name'")
-
-
-def bind_unix(address: str, backlog: int = 128) -> socket.socket:
-    """Listen on a Unix socket that only this user may connect to.
-
-    Raises
-    ------
-    OSError
-        The address is taken, or its folder belongs to somebody else.
-    """
-    name = socket_name(address)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    try:
-        if name[0] != "\0":
-            _remove_stale(name)
-            # The file's mode is set before anybody can connect: connecting is possible only after listen().
-            sock.bind(name)
-            os.chmod(name, 0o600)
-        else:
-            sock.bind(name)
-        sock.listen(backlog)
-    except OSError as error:
-        sock.close()
-        raise type(error)(error.errno, f"cannot listen on {address}: {error.strerror}") from error
-    return sock
-
-
-def _remove_stale(name: str) -> None:
-    """Make the folder of a socket; remove the socket that a dead host of this user left."""
-    folder = os.path.dirname(name)
-    os.makedirs(folder, mode=0o700, exist_ok=True)
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        # Two hosts that start at once would both find the dead one's socket, and the second remove the first's.
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
-            probe.setblocking(False)
-            if probe.connect_ex(name) == errno.ECONNREFUSED and os.lstat(name).st_uid == os.geteuid():
-                os.unlink(name)
-    finally:
-        os.close(fd)
-
-
-def connect_unix(address: str, timeout: float) -> socket.socket:
-    """Connect to a host's Unix socket and check that the host belongs to this user.
-
-    Raises
-    ------
-    HostGoneError
-        Nobody listens there.
-    NotAuthorizedError
-        Another user does.
-    """
-    with descriptor_limit("a connection to a host"):
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    try:
-        sock.settimeout(timeout)
-        sock.connect(socket_name(address))
-        sock.settimeout(None)
-        check_peer(sock)
-    except OSError as error:
-        sock.close()
-        if isinstance(error, NotAuthorizedError):
-            raise
-        raise HostGoneError(
-            f"no host at {address}: {error.strerror or error}; start it, or check the address"
-        ) from error
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def peer_credentials(sock: socket.socket) -> tuple[int, int]:
-    """Process and user id of the other side, as the kernel knows them."""
-    pid, uid, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
-    return pid, uid
-
-
-def check_peer(sock: socket.socket) -> int:
-    """Return the other side's process id.
-
-    Raises
-    ------
-    NotAuthorizedError
-        It runs as another user.
-    """
-    pid, uid = peer_credentials(sock)
-    if uid != os.geteuid():
-        raise NotAuthorizedError(f"process {pid} belongs to user {uid}, this one to user {os.geteuid()}")
-    return pid
