@@ -10,6 +10,7 @@ import numpy as np
 from arrayhost.client.atomic import Atomic
 from arrayhost.client.attributes import Attributes
 from arrayhost.client.changes import Changes, wait_for_change, wait_for_change_async
+from arrayhost.client.declared import Declared, DTypeT, ShapeT
 from arrayhost.client.evaluating import ArrayProxy, evaluate, evaluate_in_host
 from arrayhost.client.steady import steady_arguments
 from arrayhost.core.handles import Written
@@ -46,7 +47,7 @@ _GET_ITEM = Operation(OPERATOR, "getitem")
 _SET_ITEM = Operation(OPERATOR, "setitem")
 
 
-class HostedArray(ArrayProxy):
+class HostedArray(ArrayProxy, Declared[ShapeT, DTypeT]):
     """A proxy of an array that a host owns; use it as an ndarray.
 
     Made by a manager's methods, by indexing another proxy, or by unpickling one; not by calling the class.
@@ -69,16 +70,11 @@ class HostedArray(ArrayProxy):
     """
 
     __slots__ = ("_layout", "_reference")
-    __hash__ = None  # type: ignore[assignment]  # as ndarray: mutable
+    __hash__ = None  # as ndarray: mutable
     __array_priority__ = 1000.0
 
     _layout: Layout | None
     _reference: Any
-
-    if TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any:
-            """Everything that ndarray has; see `arrayhost.client.surface`."""
 
     def __init__(self) -> None:
         raise TypeError("HostedArray is made by a manager: manager.array(values), manager.ones(shape), ...")
@@ -163,7 +159,9 @@ class HostedArray(ArrayProxy):
 
     # -- copies ----------------------------------------------------------------------------------------------------
 
-    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
+    def __array__(  # type: ignore[override]  # takes dtype by name, too
+        self, dtype: npt.DTypeLike | None = None, copy: bool | None = None
+    ) -> npt.NDArray[Any]:
         """Convert to an ndarray.
 
         Parameters
@@ -179,7 +177,7 @@ class HostedArray(ArrayProxy):
         """
         raise NotImplementedError  # each kind's own
 
-    def copy(self, order: str = "C") -> npt.NDArray[Any]:
+    def copy(self, order: str = "C") -> npt.NDArray[Any]:  # type: ignore[override]  # the copy is no proxy
         """Copy the array into this process's own memory.
 
         Parameters
@@ -494,7 +492,7 @@ class HostedArray(ArrayProxy):
                 return getattr(ufunc, method)(*values, **kwargs)
         return evaluate(ufunc_operation(ufunc, method), inputs, kwargs)
 
-    def __array_function__(
+    def __array_function__(  # type: ignore[override]  # NumPy passes a tuple, whatever it declares
         self, func: Callable[..., Any], types: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Any:
         operation = function_operation(func)

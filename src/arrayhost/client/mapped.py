@@ -149,7 +149,9 @@ class MappedArray(HostedArray):
 
     # -- copies and state ------------------------------------------------------------------------------------------
 
-    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
+    def __array__(  # type: ignore[override]  # takes dtype by name, too
+        self, dtype: npt.DTypeLike | None = None, copy: bool | None = None
+    ) -> npt.NDArray[Any]:
         if dtype is not None and np.dtype(dtype) != self._view.dtype:
             if copy is False:
                 raise ValueError(

@@ -16,6 +16,7 @@ from arrayhost.client.array import HostedArray
 from arrayhost.client.evaluating import evaluate
 from arrayhost.client.libraries import METHODS as LIBRARY_METHODS
 from arrayhost.client.mapped import MappedArray
+from arrayhost.client.protocols import METHODS as PROTOCOL_METHODS
 from arrayhost.client.steady import steady_arguments, steady_pair
 from arrayhost.client.unmapped import UnmappedArray
 from arrayhost.evaluation.operations import GET, METHOD, OPERATOR, SET, Operation
@@ -274,7 +275,7 @@ def _install_all() -> None:
         "base": property(_get_base, doc=_get_base.__doc__),
         "device": property(lambda self: "cpu", doc="``'cpu'``, as ndarray's."),
     }
-    for name, attribute in {**others, **LIBRARY_METHODS}.items():
+    for name, attribute in {**others, **LIBRARY_METHODS, **PROTOCOL_METHODS}.items():
         setattr(HostedArray, name, attribute)
 
 

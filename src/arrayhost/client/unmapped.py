@@ -107,7 +107,9 @@ class UnmappedArray(HostedArray):
         copy: npt.NDArray[Any] = evaluate(_COPY, (self, "K"), {})
         return copy
 
-    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
+    def __array__(  # type: ignore[override]  # takes dtype by name, too
+        self, dtype: npt.DTypeLike | None = None, copy: bool | None = None
+    ) -> npt.NDArray[Any]:
         """Copy into an ndarray of this process. Cost: one round trip.
 
         Raises
