@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import ItemsView, KeysView, ValuesView
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -11,9 +13,11 @@ from arrayhost.client.array import HostedArray
 from arrayhost.core.layout import check_mappable
 from arrayhost.core.names import check_name
 from arrayhost.errors import ReferentExistsError, ReferentNotFoundError
+from arrayhost.memory.files import replaced_folder
 from arrayhost.wire.frames import Kind
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterator
 
     import numpy.typing as npt
@@ -189,6 +193,40 @@ class NamedArrays:
         """Host several arrays under their names, one after the other; as `dict.update`."""
         for name, values in dict(other, **named).items():
             NamedArrays.__setitem__(self, name, values)
+
+    def snapshot(self, directory: str | os.PathLike[str]) -> Path:
+        """Write all named arrays into a new directory, each as ``NAME.npy`` in one consistent state; all or none.
+
+        Parameters
+        ----------
+        directory : path_like
+            Must not exist, or be empty; the folder that it lies in must.
+
+        Returns
+        -------
+        Path
+            The directory.
+
+        Raises
+        ------
+        FileExistsError
+            Something is there already.
+        OSError
+            There is no room for it, or the folder cannot be written to; nothing is there then.
+        LockTimeoutError, TornArrayError
+
+        Notes
+        -----
+        Cost: one round trip for each array. While an array is written to the disk, writers of that one wait; the arrays
+        are not of one moment. The directory appears under its name when all of it is durable.
+        """
+        target = Path(directory)
+        if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
+            raise FileExistsError(errno.EEXIST, "a snapshot needs a new or empty directory", str(target))
+        with replaced_folder(target) as folder:
+            for name, array in self.items():
+                array.save(folder / f"{name}.npy")
+        return target
 
 
 class _Items(ItemsView[str, HostedArray]):

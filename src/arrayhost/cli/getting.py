@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +14,7 @@ from arrayhost.cli.options import NAME, Failure, address_option, connected, json
 from arrayhost.cli.output import print_json
 from arrayhost.cli.progress import progress
 from arrayhost.core.records import to_plain
+from arrayhost.memory.files import replaced
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +42,9 @@ def get(name: str, file: Path, address: str | None, overwrite: bool, format_: st
     manager = connected(address)
     array = manager[name]
     record = manager.inspect_array(name)
-    with _replaced(file) as path:
+    if not file.parent.is_dir():
+        raise Failure(f"{file}: there is no folder {file.parent}")
+    with replaced(file) as path:
         if kind == "npy":
             _save(array, path, name)
         else:
@@ -52,27 +52,6 @@ def get(name: str, file: Path, address: str | None, overwrite: bool, format_: st
     if json_:
         print_json({"file": str(file), "format": kind, "array": to_plain(record)})
     return 0
-
-
-@contextlib.contextmanager
-def _replaced(file: Path) -> Iterator[Path]:
-    """Yield a file of another name in the same folder, which takes the file's place at the end if all went well."""
-    folder = file.parent
-    if not folder.is_dir():
-        raise Failure(f"{file}: there is no folder {folder}")
-    fd, name = tempfile.mkstemp(prefix=f".{file.stem[:40]}-", suffix=file.suffix, dir=folder)
-    os.close(fd)
-    path = Path(name)
-    try:
-        yield path
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(path, 0o666 & ~umask)  # as if it had been opened in the usual way
-        with open(path, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(path, file)
-    finally:
-        path.unlink(missing_ok=True)
 
 
 def _save(array: HostedArray, path: Path, name: str) -> None:
