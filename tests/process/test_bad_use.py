@@ -4,6 +4,7 @@ import gc
 import multiprocessing
 import os
 import pickle
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -131,8 +132,9 @@ def test_an_argument_that_cannot_be_pickled(manager: ArrayManager) -> None:
             manager.run(np.ones, value)
         if hasattr(value, "close"):
             value.close()
+    lock = threading.Lock()
     with pytest.raises(ArgumentEncodingError, match=r"function|lambda"):
-        manager.run(lambda: 1)
+        manager.run(lambda: lock.locked())  # by value, but for what it refers to
     assert_same(a.copy(), np.zeros(3))
 
 
