@@ -193,6 +193,10 @@ class LocalLink:
         operand = self.service.store.find_array(handle)
         return self.service.attributes(operand, changes, removed, mode)
 
+    def seems_ended(self) -> bool:
+        """The host is this process."""
+        return False
+
     def attach(self, packed: bytes) -> Source:
         """Find an array that was named by a pickled handle."""
         proxy = self.proxy(self.service.store.find_array(unpack_handle(packed)))

@@ -362,7 +362,18 @@ class ArrayManager(NamedArrays):
     def _request(self, kind: Kind, value: Any, *, context: bool = False) -> Any:
         if self._session is None:
             raise ProcessError("this manager is not running: use 'with', start() or connect() first")
-        return self._session.request(kind, [*value, self._session.context()] if context else value)
+        try:
+            return self._ask(self._session, kind, value, context=context)
+        except HostGoneError as error:
+            if not error.nothing_sent or self._process is not None:
+                raise
+            # Not ours, so another may have come in its place; what never reached the old one can be asked again.
+            self._session = session_for(str(self._address), self._given_key)
+            return self._ask(self._session, kind, value, context=context)
+
+    @staticmethod
+    def _ask(session: Session, kind: Kind, value: Any, *, context: bool) -> Any:
+        return session.request(kind, [*value, session.context()] if context else value)
 
     def run(self, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Call a function in the host; what it returns is hosted.

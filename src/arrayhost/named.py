@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from arrayhost.client.array import HostedArray
+from arrayhost.client.returning import remember
 from arrayhost.core.layout import check_mappable
 from arrayhost.core.names import check_name
 from arrayhost.errors import ReferentExistsError, ReferentNotFoundError
@@ -49,7 +50,7 @@ class NamedArrays:
 
     def __getitem__(self, name: str) -> HostedArray:
         name = check_name(name)
-        return _remember(name, self._request(Kind.GET_NAME, name))
+        return _found(name, self._request(Kind.GET_NAME, name))
 
     def __setitem__(self, name: str, value: Any) -> None:
         self._put_name(name, value, overwrite=True, wanted=False)
@@ -110,7 +111,7 @@ class NamedArrays:
         kind = np.dtype(dtype)
         check_mappable(kind)
         arguments = [name, shape, kind, order, fill_value, exist_ok]
-        return _remember(name, self._request(Kind.CREATE_NAME, arguments, context=True))
+        return _found(name, self._request(Kind.CREATE_NAME, arguments, context=True))
 
     def put(self, name: str, values: Any, *, overwrite: bool = False) -> HostedArray:
         """Host an array under a name, all of it at once.
@@ -135,7 +136,7 @@ class NamedArrays:
             The name is taken and `overwrite` is False.
         UnsupportedDTypeError, HostMemoryError
         """
-        return _remember(check_name(name), self._put_name(name, values, overwrite=overwrite, wanted=True))
+        return _found(check_name(name), self._put_name(name, values, overwrite=overwrite, wanted=True))
 
     def _put_name(self, name: str, value: Any, *, overwrite: bool, wanted: bool) -> Any:
         name = check_name(name)
@@ -244,6 +245,6 @@ class _Values(ValuesView[HostedArray]):
             yield array
 
 
-def _remember(name: str, array: Any) -> HostedArray:
-    """Let a proxy know its name: it finds its array again by that if the host is started anew."""
-    return cast("HostedArray", array)
+def _found(name: str, array: Any) -> HostedArray:
+    """Let a proxy know its name: by that it finds its array again if the host is started anew."""
+    return cast("HostedArray", remember(name, array))

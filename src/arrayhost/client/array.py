@@ -13,10 +13,11 @@ from arrayhost.client.attributes import Attributes
 from arrayhost.client.changes import Changes, wait_for_change, wait_for_change_async
 from arrayhost.client.declared import Declared, DTypeT, ShapeT
 from arrayhost.client.evaluating import ArrayProxy, evaluate, evaluate_in_host
+from arrayhost.client.returning import asked, follow, move_over
 from arrayhost.client.steady import steady_arguments
 from arrayhost.core.handles import Written
 from arrayhost.core.records import ArrayStatistics
-from arrayhost.errors import format_bytes
+from arrayhost.errors import HostGoneError, format_bytes
 from arrayhost.evaluation.hosted import recover
 from arrayhost.evaluation.operands import foreign_as_ndarrays
 from arrayhost.evaluation.operations import (
@@ -143,7 +144,12 @@ class HostedArray(ArrayProxy, Declared[ShapeT, DTypeT]):
         if self._source.hold() is not None:
             evaluate(_SET_ITEM, (self, index, value), {})
             return
-        self._source.link.set_item(self, foreign_as_ndarrays(index), foreign_as_ndarrays(value))
+        try:
+            self._source.link.set_item(self, foreign_as_ndarrays(index), foreign_as_ndarrays(value))
+        except HostGoneError as error:
+            if not error.nothing_sent or not move_over(self):
+                raise
+            self._source.link.set_item(self, foreign_as_ndarrays(index), foreign_as_ndarrays(value))
 
     def __len__(self) -> int:
         shape = self.layout.shape
@@ -269,6 +275,8 @@ class HostedArray(ArrayProxy, Declared[ShapeT, DTypeT]):
         -----
         Cost: no round trip. Readers elsewhere wait for the section's end, or get the values from before it.
         """
+        if self._source.named is not None:
+            follow(self, need_host=True)
         return WriteSection(self._source.reach().guard, self._writeable_view, self._timeout(timeout))
 
     def read(self, timeout: float | None = None) -> ReadSection:
@@ -293,11 +301,14 @@ class HostedArray(ArrayProxy, Declared[ShapeT, DTypeT]):
         -----
         Cost: no round trip. Only needed for several reads that must agree: a single one is consistent by itself.
         """
+        if self._source.named is not None:
+            follow(self)
         return ReadSection(self._source.reach().guard, self._readable_view, self._timeout(timeout))
 
     @property
     def lock(self) -> ArrayLock:
         """The array's exclusive lock, with the methods of `threading.Lock`; held across processes."""
+        follow(self, need_host=True)
         return ArrayLock(self._source.reach().guard, self._source.link.lock_timeout)
 
     @property
@@ -507,8 +518,11 @@ class HostedArray(ArrayProxy, Declared[ShapeT, DTypeT]):
         Attributes(self).replace(dict(values))
 
     def _attributes(self, changes: dict[str, Any], removed: tuple[str, ...], mode: str) -> dict[str, Any]:
-        source = self._source
-        return source.link.attributes(source.handle_for(self.layout), changes, removed, mode)
+        def ask() -> dict[str, Any]:
+            source = self._source
+            return source.link.attributes(source.handle_for(self.layout), changes, removed, mode)
+
+        return asked((self,), ask)
 
     def _writeable_view(self) -> npt.NDArray[Any]:
         return self.writer.view()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from arrayhost.client.returning import asked, follow
 from arrayhost.core.handles import Written
 from arrayhost.errors import WouldDeadlock
 from arrayhost.evaluation.hosted import evaluate_hosted
@@ -60,6 +61,10 @@ class ArrayProxy:
         """Return a consistent private copy that took next to nothing to make, or None: see `client.steady`."""
         return None
 
+    def _move(self, source: Source, layout: Layout) -> None:
+        """Stand for the same view of another array from now on."""
+        raise NotImplementedError  # each kind's own
+
     def _row_version(self) -> int:
         """Return the version as it stands, odd while somebody writes; 0 if it is not at hand."""
         return 0
@@ -105,6 +110,9 @@ def evaluate(operation: Operation, args: Sequence[Any], kwargs: Mapping[str, Any
         view is an `on_host` proxy if one of the operands was.
     """
     operands = leaves(args, kwargs, ArrayProxy)
+    for operand in operands:
+        if operand._source.named is not None:
+            follow(operand)
     written = written_arguments(operation, args, kwargs)
     targets = [target for target in written if isinstance(target, ArrayProxy)]
     # Whoever is inside a section evaluates here: the host would wait for the section to end.
@@ -164,7 +172,8 @@ def _ask(
     if operation.kind != OPERATOR:
         # Operators first ask the other operand's type, which must be what it was.
         args, kwargs = foreign_as_ndarrays(list(args)), foreign_as_ndarrays(dict(kwargs))
-    result = proxy._source.link.evaluate(operation, args, kwargs)
+    operands = leaves(args, kwargs, ArrayProxy)
+    result = asked(operands, lambda: proxy._source.link.evaluate(operation, args, kwargs))
 
     def received(leaf: Any) -> Any:
         if isinstance(leaf, Written):

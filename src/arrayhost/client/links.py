@@ -62,6 +62,9 @@ class Link(Protocol):
     ) -> dict[str, Any]:
         """Read or change an array's attributes; return what they were before."""
 
+    def seems_ended(self) -> bool:
+        """Whether the host has ended, as far as is known without asking it; at most 50 ms out of date."""
+
     def export(self, ident: int) -> None:
         """Tell the host that a handle of the referent is being pickled."""
 
@@ -113,15 +116,18 @@ class Source(Lease):
         The array's place, as its handles name it.
     whole : Layout or None
         The whole array's place, where this process has learned it.
+    named : tuple or None
+        The name by which it was found last, and the view that the name stands for.
     """
 
-    __slots__ = ("generation", "n_bytes", "segment", "slot", "start", "whole")
+    __slots__ = ("generation", "n_bytes", "named", "segment", "slot", "start", "whole")
 
     def __init__(self, link: Link, array: ArrayHandle) -> None:
         super().__init__(link, array.ident)
         self.slot, self.generation = array.slot, array.generation
         self.segment, self.start, self.n_bytes = array.segment, array.start, array.n_bytes
         self.whole: Layout | None = None
+        self.named: tuple[str, Layout] | None = None
 
     def handle_for(self, layout: Layout) -> ArrayHandle:
         """Name a view of this array."""

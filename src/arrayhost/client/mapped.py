@@ -11,6 +11,7 @@ from arrayhost.client import session as sessions
 from arrayhost.client.array import HostedArray
 from arrayhost.client.evaluating import evaluate
 from arrayhost.client.links import MappedSource, mode_of
+from arrayhost.client.returning import follow
 from arrayhost.client.unmapped import UnmappedArray
 from arrayhost.core.layout import Layout
 from arrayhost.errors import HostGoneError
@@ -86,6 +87,11 @@ class MappedArray(HostedArray):
 
     def _with_layout(self, layout: Layout) -> MappedArray:
         return _new(self._source, view_of(self._source.mapping.reader, layout), layout)
+
+    def _move(self, source: Source, layout: Layout) -> None:
+        moved: Any = proxy_of(source, layout)
+        for name in ("_source", "_view", "_guard", "_row", "_is_small", "_reference", "_writer", "_layout"):
+            setattr(self, name, getattr(moved, name))
 
     def _become(self, other: HostedArray) -> None:
         super()._become(other)
@@ -190,6 +196,7 @@ class MappedArray(HostedArray):
         return str(evaluate(_REPR, (self,), {}))
 
     def _private_copy(self) -> npt.NDArray[Any]:
+        follow(self)
         copy = self._steady()
         return snapshot(self) if copy is None else copy
 

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 __all__ = ["Session", "close_sessions", "find_link", "forget_sessions", "register_link", "round_trips", "session_for"]
 
 CONNECT_TIMEOUT = 10.0
+_LOOK_SECONDS = 0.05
 # Seconds to look for an answer before sleeping for it; those to small requests take a few microseconds.
 _PATIENCE = 50e-6
 _IDENTS = struct.Struct("<Q")
@@ -190,6 +191,7 @@ class Session:
         self._fork_pipes: list[int] = []
         self._new_pipe = -1
         self._welcomed: Source | None = None
+        self._looked = 0.0
         self._connections: weakref.WeakSet[_Connection] = weakref.WeakSet()
         _all_sessions.add(self)
 
@@ -212,7 +214,9 @@ class Session:
             if self._channel is not None:
                 return
             if self.closed:
-                raise HostGoneError(f"the host at {self.address} has ended; start another")
+                gone = HostGoneError(f"the host at {self.address} has ended; start another")
+                gone.nothing_sent = True
+                raise gone
             inherited = bool(self._leases())
             if inherited:
                 wanted = b""  # among what is claimed, or asked for afterwards
@@ -333,6 +337,14 @@ class Session:
             self.close()
         return ended
 
+    def seems_ended(self) -> bool:
+        """Whether the host has ended, looked at every 50 ms at most."""
+        now = time.monotonic()
+        if now - self._looked < _LOOK_SECONDS:
+            return self.closed
+        self._looked = now
+        return self.retire_if_ended()
+
     def _disconnect(self) -> None:
         with self._lock:
             for connection in list(self._connections):
@@ -387,7 +399,11 @@ class Session:
             local = self._local
         if self._outbox:
             self._send_outbox()  # what the lease channel had no room for, after many arrays were dropped at once
-        connection = local.connection or self._connect()
+        try:
+            connection = local.connection or self._connect()
+        except HostGoneError as error:
+            error.nothing_sent = True
+            raise
         local.connection = None
         connection.sequence = sequence = connection.sequence + 1
         stream = connection.stream
@@ -396,7 +412,11 @@ class Session:
         try:
             if timeout is not None:
                 stream.socket.settimeout(timeout)
-            stream.send(kind, sequence, body, attachments)
+            try:
+                stream.send(kind, sequence, body, attachments)
+            except HostGoneError as error:
+                error.nothing_sent = True  # a message that is not complete is never carried out
+                raise
             message = stream.receive(_PATIENCE if timeout is None else 0.0)
             if message is None:
                 raise HostGoneError(f"the host at {self.address} has ended")

@@ -66,6 +66,9 @@ class UnmappedArray(HostedArray):
         """The proxy itself: it is one."""
         return self
 
+    def _move(self, source: Source, layout: Layout) -> None:
+        self._source, self._layout, self._reference = source, layout, None
+
     def _with_layout(self, layout: Layout) -> UnmappedArray:
         return UnmappedArray.of(self._source, layout)
 

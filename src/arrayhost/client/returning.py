@@ -1,0 +1,101 @@
+"""Proxies of named arrays after their host has ended: moved over to the host that has come in its place.
+
+A proxy that was found by name remembers it. When its host has ended and another at the same address has an array of
+that name, of the same shape and dtype, the proxy and its views stand for that array from then on. Nothing is done
+twice: only what certainly never reached the old host is asked again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from arrayhost.client import session as sessions
+from arrayhost.errors import HostGoneError, ReferentNotFoundError, StaleProxyError
+from arrayhost.wire.frames import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from arrayhost.client.evaluating import ArrayProxy
+
+__all__ = ["asked", "follow", "move_over", "remember"]
+
+T = TypeVar("T")
+
+
+def remember(name: str, proxy: Any) -> Any:
+    """Let a proxy, and the views that will be made of it, know the name it was found by."""
+    proxy._source.named = (name, proxy.layout)
+    return proxy
+
+
+def asked(proxies: Iterable[ArrayProxy], ask: Callable[[], T]) -> T:
+    """Ask a host; if it turns out to have ended, move proxies of named arrays over and ask once more.
+
+    Raises
+    ------
+    HostGoneError
+        There is no other host, the arrays have no names, or the request may have been carried out before the end.
+    StaleProxyError
+        The other host has no such array.
+    """
+    try:
+        return ask()
+    except HostGoneError as error:
+        if not error.nothing_sent:
+            raise
+        moved = [move_over(proxy) for proxy in proxies]
+        if True not in moved:
+            raise
+    return ask()
+
+
+def follow(proxy: ArrayProxy, *, need_host: bool = False) -> None:
+    """Before a read or a section: move a proxy over if its host has ended and another has come.
+
+    Where none has, the memory that the old host left goes on to be read; with `need_host` that is an error, because
+    what is written there reaches nobody who comes later.
+    """
+    if proxy._source.named is None or not proxy._source.link.seems_ended():
+        return
+    try:
+        move_over(proxy)
+    except HostGoneError:
+        if need_host:
+            raise
+
+
+def move_over(proxy: ArrayProxy) -> bool:
+    """Make a proxy stand for the array of its name in the host that is at its address now; False if nothing changed.
+
+    Raises
+    ------
+    HostGoneError
+        There is none.
+    StaleProxyError
+        It has no array of that name, shape and dtype.
+    """
+    source = proxy._source
+    if source.named is None or not source.link.seems_ended():
+        return False
+    (name, layout), address = source.named, source.link.address
+    session = sessions.session_for(address)
+    if session.host_id == source.link.host_id:
+        return False
+    try:
+        found = session.request(Kind.GET_NAME, name)
+    except ReferentNotFoundError as error:
+        raise StaleProxyError(
+            f"the host at {address} was started anew and has no array named {name!r}: what this proxy stood for is gone"
+        ) from error
+    new: Any = found.layout
+    if (new.shape, new.strides, new.dtype) != (layout.shape, layout.strides, layout.dtype):
+        raise StaleProxyError(
+            f"the host at {address} was started anew, and its array named {name!r} is {new.dtype} of shape {new.shape} "
+            f"where this proxy's was {layout.dtype} of shape {layout.shape}; look it up anew"
+        )
+    remember(name, found)
+    own = proxy.layout
+    proxy._move(found._source, replace(own, offset=own.offset - layout.offset + new.offset))
+    return True
