@@ -368,7 +368,7 @@ class ArrayManager(NamedArrays):
             if not error.nothing_sent or self._process is not None:
                 raise
             # Not ours, so another may have come in its place; what never reached the old one can be asked again.
-            self._session = session_for(str(self._address), self._given_key)
+            self._session = session_for(str(self._address), self._given_key, mode=self._mode)
             return self._ask(self._session, kind, value, context=context)
 
     @staticmethod

@@ -400,3 +400,14 @@ def test_attributes_inside_the_host() -> None:
 def test_errors_are_arrayhosts(manager: ArrayManager) -> None:
     assert issubclass(ReferentExistsError, ArrayHostError)
     assert str(ReferentNotFoundError("no such")) == "no such"
+
+
+def test_attributes_of_a_read_only_attachment(manager: ArrayManager) -> None:
+    manager["a"] = np.ones(3)
+    manager["a"].attrs["unit"] = "EUR"
+    attrs = arrayhost.connect(str(manager.address), mode="r")["a"].attrs
+    assert attrs.copy() == {"unit": "EUR"}
+    for change in (attrs.clear, lambda: attrs.update(x=1), lambda: attrs.pop("unit"), lambda: attrs.replace({})):
+        with pytest.raises(arrayhost.ReadOnlyError):
+            change()
+    assert manager["a"].attrs.copy() == {"unit": "EUR"}

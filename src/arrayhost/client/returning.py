@@ -80,7 +80,7 @@ def move_over(proxy: ArrayProxy) -> bool:
     if source.named is None or not source.link.seems_ended():
         return False
     (name, layout), address = source.named, source.link.address
-    session = sessions.session_for(address)
+    session = sessions.session_for(address, mode=source.link.mode)
     if session.host_id == source.link.host_id:
         return False
     try:

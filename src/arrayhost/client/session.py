@@ -611,7 +611,7 @@ class Session:
         self, handle: ArrayHandle, changes: Mapping[str, Any], removed: Sequence[str], mode: str
     ) -> dict[str, Any]:
         """Read or change an array's attributes. Cost: one round trip."""
-        if self.read_only and (changes or removed):
+        if self.read_only and mode != "read":
             raise ReadOnlyError("attributes cannot be changed")
         return cast("dict[str, Any]", self.request(Kind.ATTRIBUTES, [handle, dict(changes), list(removed), mode]))
 

@@ -418,7 +418,7 @@ class CallConnection:
 
     def _attributes(self, message: Message, making: Hashable) -> dict[str, Any]:
         operand, changes, removed, mode = self._parts(message, self._operand, Operand, dict, list, str)
-        if self.session.read_only and (changes or removed):
+        if self.session.read_only and mode != "read":
             raise ReadOnlyError("attributes cannot be changed")
         return self._service.attributes(operand, changes, removed, mode)
 
