@@ -20,7 +20,7 @@ from arrayhost import (
     transaction,
 )
 from arrayhost.client.session import round_trips
-from tests.support import assert_same, child
+from tests.support import assert_same, child, run_python
 
 
 @pytest.fixture(scope="module")
@@ -233,8 +233,9 @@ def test_apply_inside_a_section(manager: ArrayManager) -> None:
 def test_a_transaction_happens_as_a_whole(manager: ArrayManager) -> None:
     a, b, c = manager.arange(4.0), manager.zeros((2, 2)), manager.ones(3)
     unchanged = manager.ones(2)
-    versions = a.version, b.version, c.version, unchanged.version - 2
-    with transaction(a, b[1], c.on_host, unchanged) as (x, y, z, w):
+    also = manager.ones(2)
+    versions = a.version, b.version, c.version, unchanged.version - 2, also.version - 2
+    with transaction(a, b[1], c.on_host, unchanged, also.on_host) as (x, y, z, w, _):
         x[0] = 9
         y += x[:2]
         assert a[0] == 0
@@ -244,7 +245,8 @@ def test_a_transaction_happens_as_a_whole(manager: ArrayManager) -> None:
     assert b.tolist() == [[0, 0], [9, 1]]
     assert c.tolist() == [1, 3, 1]
     # What was only read has not been written.
-    assert (a.version, b.version, c.version, unchanged.version) == tuple(version + 2 for version in versions)
+    now = a.version, b.version, c.version, unchanged.version, also.version
+    assert now == tuple(version + 2 for version in versions)
     with pytest.raises(KeyError), transaction(a, b) as (x, y):
         x[:] = y[:] = 5
         raise KeyError
@@ -320,6 +322,28 @@ def test_transactions_of_several_processes_and_a_killed_one(manager: ArrayManage
     assert a[0] + b[0] == 1000
     assert b[0] >= 120
     assert not a.statistics().torn
+
+
+def test_who_has_connected_for_reading_updates_nothing(manager: ArrayManager) -> None:
+    manager["read"] = np.zeros(3)
+    code = """
+import sys, arrayhost
+from arrayhost.errors import ReadOnlyError
+def update(a):
+    with arrayhost.transaction(a) as (x,):
+        x[0] = 1
+for a in (arrayhost.connect(sys.argv[1], mode="r")["read"], arrayhost.connect(sys.argv[1], mode="r")["read"].on_host):
+    for work in (lambda a: a.atomic.add(0, 1), lambda a: a.atomic.exchange(0, 1), update, lambda a: a.apply(sum),
+                 lambda a: a.atomic.compare_exchange(0, 0, 1), lambda a: a.recover()):
+        try:
+            work(a)
+        except ReadOnlyError:
+            print("refused", flush=True)
+    print(a.wait_changed(a.version - 2) == a.version, a.wait_changed(timeout=0.01) == a.version)
+"""
+    printed = run_python(code, manager.address).stdout.split()
+    assert printed == [*["refused"] * 6, "True", "True"] * 2
+    assert manager["read"].tolist() == [0, 0, 0]
 
 
 # -- blocks ---------------------------------------------------------------------------------------------------------

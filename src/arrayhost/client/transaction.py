@@ -85,6 +85,7 @@ class Transaction:
         self._timeout = timeout
         self._versions: list[int] = []
         self._values: list[npt.NDArray[Any]] = []
+        self._copies: list[npt.NDArray[Any] | None] = []
 
     def __enter__(self) -> tuple[npt.NDArray[Any], ...]:
         if self._values:
@@ -103,23 +104,25 @@ class Transaction:
             if self._versions == [array.version for array in self._arrays]:
                 break
         # Else the copies may show different moments, and the end of the block will find a conflict.
+        self._copies = [
+            None if array.mapped else value.copy("K") for array, value in zip(self._arrays, self._values, strict=True)
+        ]
         return tuple(self._values)
 
     def __exit__(self, kind: type[BaseException] | None, error: object, traceback: object) -> None:
         if kind is None:
-            changed = [_changed(array, value) for array, value in zip(self._arrays, self._values, strict=True)]
+            changed = [
+                None if _bytes_equal(before, value) else value
+                for before, value in zip(self._before(), self._values, strict=True)
+            ]
             evaluate_in_host(_COMMIT, (list(self._arrays), self._versions, changed, self._timeout), {})
 
+    def _before(self) -> list[npt.NDArray[Any]]:
+        """What the block was given: second copies, or the memory itself.
 
-def _changed(array: HostedArray, value: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
-    """Return a copy if the block has changed it.
-
-    Compared with the array itself: if that has been changed meanwhile, this tells nothing, but then the versions do.
-    """
-    if not array.mapped:
-        return value
-    live = array.live
-    return None if _bytes_equal(live, value) else value
+        If that has been changed meanwhile, comparing with it tells nothing, but then the versions do.
+        """
+        return [array.live if copy is None else copy for array, copy in zip(self._arrays, self._copies, strict=True)]
 
 
 def _bytes_equal(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:

@@ -40,9 +40,15 @@ def recover(operand: Operand, timeout: float) -> None:
         guard.mend()
 
 
+_LONGEST_WAIT = 10.0  # seconds; whoever wants more asks again, and whoever has gone does not
+
+
 def wait(operand: Operand, since: int, timeout: float) -> int:
-    """Wait until the array's version is another than `since`; return it, or `since` when the time is over."""
-    return wait_changed(operand.guard, since, timeout)
+    """Wait until the array's version is another than `since`; return it, or `since` when the time is over.
+
+    No longer than ten seconds, whatever `timeout` says.
+    """
+    return wait_changed(operand.guard, since, min(timeout, _LONGEST_WAIT))
 
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {

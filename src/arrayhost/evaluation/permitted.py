@@ -82,10 +82,10 @@ def check_evaluation_reads_only(
     ------
     ReadOnlyError
     """
-    if any(map(is_array, written_arguments(operation, args, kwargs))):
-        raise ReadOnlyError
     if operation[:2] == (HOSTED, "recover"):
         raise ReadOnlyError("what a dead writer left cannot be accepted")
+    if any(map(is_array, written_arguments(operation, args, kwargs))):
+        raise ReadOnlyError
 
 
 # -- peers that are not trusted ------------------------------------------------------------------------------------
@@ -140,7 +140,9 @@ def check_untrusted(operation: Operation, args: Sequence[Any], is_array: Callabl
     permitted = _PERMITTED.get(kind)
     if target is not None or permitted is None or not permitted(name, variant):
         raise NotAuthorizedError(f"this host does not carry out {kind[:20]} {name[:60]!r} for other machines")
-    if kind in (METHOD, GET, SET, HOSTED) and not (len(args) and is_array(args[0])):
+    first = args[0] if len(args) else None
+    arrays = first if kind == HOSTED and isinstance(first, list) and first else [first]
+    if kind in (METHOD, GET, SET, HOSTED) and not all(map(is_array, arrays)):
         raise NotAuthorizedError(f"{name[:60]!r} of something that is no hosted array")
 
 

@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from arrayhost.errors import ProtocolError
-from arrayhost.evaluation.operations import FUNCTION, GET, METHOD, OPERATOR, SET, UFUNC, Operation, numpy_function
+from arrayhost.evaluation.operations import (
+    FUNCTION,
+    GET,
+    HOSTED,
+    METHOD,
+    OPERATOR,
+    SET,
+    UFUNC,
+    Operation,
+    numpy_function,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -90,6 +100,10 @@ WRITING_FUNCTIONS = {
 }
 
 
+# What hosted arrays have beyond ndarray; the last one takes a list of arrays.
+WRITING_UPDATES = frozenset(["recover", "add", "exchange", "compare_exchange", "commit"])
+
+
 def written_arguments(operation: Operation, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
     """Return the arguments that an operation writes to, hosted or not."""
     kind, name, variant, _ = operation
@@ -105,6 +119,8 @@ def written_arguments(operation: Operation, args: Sequence[Any], kwargs: Mapping
         or kind == SET
     ):
         written += args[:1]
+    if kind == HOSTED and name in WRITING_UPDATES and args:
+        written += args[0] if isinstance(args[0], list) else args[:1]
     out = kwargs.get("out")
     if out is None and len(args) > 1 and kind in (FUNCTION, METHOD):
         position = _position_of_out(kind, name)
