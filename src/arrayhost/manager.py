@@ -18,7 +18,7 @@ import numpy as np
 
 from arrayhost.client.array import HostedArray
 from arrayhost.client.functions import sendable
-from arrayhost.client.object import HostedObject, bind
+from arrayhost.client.object import typed
 from arrayhost.client.session import Session, close_sessions, session_for
 from arrayhost.core.layout import check_mappable
 from arrayhost.core.names import check_name
@@ -120,7 +120,7 @@ class ArrayManager(NamedArrays):
         self._mode = READ_WRITE
         self._session: Session | None = None
         self._process: Any = None
-        self._state = "initial"
+        self._state = _State()
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -153,11 +153,7 @@ class ArrayManager(NamedArrays):
         OSError
             The address is taken.
         """
-        if self._state != "initial":
-            raise ProcessError(
-                "this manager was started or connected before" if self._state == "started" else
-                "this manager has been shut down; make another"
-            )  # fmt: skip
+        self._state.check_initial()
         if initializer is not None and not callable(initializer):
             raise TypeError(f"initializer must be callable, not a {type(initializer).__name__}")
         registry = {typeid: registration for typeid, (registration, _) in self._registry.items()}
@@ -193,12 +189,12 @@ class ArrayManager(NamedArrays):
             raise
         self._address = answer
         self._process = host
-        self._state = "started"
+        self._state.value = "started"
         # At exit, too: a program that forgets shutdown() leaves no host behind.
         self.shutdown = util.Finalize(  # type: ignore[method-assign]  # as the standard library does
             self,
             _finalize_manager,
-            args=(host, self._session, self._shutdown_timeout),
+            args=(host, self._session, self._shutdown_timeout, self._state),
             exitpriority=0,
         )
 
@@ -215,18 +211,17 @@ class ArrayManager(NamedArrays):
         if self._address is None:
             raise ValueError("connect() needs the address of a running host: ArrayManager(address=...)")
         self._session = session_for(self._address, self._given_key, mode=self._mode)
-        self._state = "started"
+        self._state.value = "started"
 
     def get_server(self) -> _ServerHandle:
         """Make this process the host: ``manager.get_server().serve_forever()``."""
-        if self._state != "initial":
-            raise ProcessError("this manager was started or connected before")
+        self._state.check_initial()
         registry = {typeid: registration for typeid, (registration, _) in self._registry.items()}
         return _ServerHandle(build_server(registry, self._host_options()))
 
     def shutdown(self) -> None:
         """Stop the host that this manager started. Mapped arrays stay readable; writes raise `HostGoneError`."""
-        if self._state == "initial":
+        if self._state.value == "initial":
             raise ProcessError("this manager has not been started")
         # After start() an instance attribute stands here; a connected manager does not own its host.
 
@@ -248,8 +243,9 @@ class ArrayManager(NamedArrays):
                 self._process.join(timeout)
 
     def __enter__(self) -> Self:
-        if self._state == "initial":
+        if self._state.value == "initial":
             self.start()
+        self._state.check_running()
         return self
 
     def __exit__(
@@ -263,7 +259,7 @@ class ArrayManager(NamedArrays):
         return _reconnect, (type(self), self._address, self._mode)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._state} at {self._address}>"
+        return f"<{type(self).__name__} {self._state.value} at {self._address}>"
 
     def _host_options(self) -> HostOptions:
         address = self._address or f"{LOCAL_PREFIX}@arrayhost-{os.getpid()}-{secrets.token_hex(8)}"
@@ -309,7 +305,9 @@ class ArrayManager(NamedArrays):
             A NumPy function, any other function, a bound method, a class. Without one, managers can only connect to
             hosts that know the type.
         proxytype : type, optional
-            A class of proxies with methods of its own, as for the standard library.
+            A class of proxies with methods of its own: derived from `HostedObject`, from the standard library's
+            BaseProxy (ListProxy, NamespaceProxy, one made by MakeProxyType), or from neither. It goes for objects;
+            proxies of arrays are always `HostedArray`.
         exposed : sequence of str, optional
             The only names that proxies reach. By default all public ones, and those special methods that make an
             object a container or a function.
@@ -323,7 +321,7 @@ class ArrayManager(NamedArrays):
         Raises
         ------
         TypeError
-            `callable` is not callable, or `typeid` is no text.
+            `callable` is not callable, `typeid` is no text, or `proxytype` is no class.
         """
         checked: Any = typeid  # callers without a type checker pass anything
         if not isinstance(checked, str) or not checked:
@@ -332,6 +330,7 @@ class ArrayManager(NamedArrays):
             raise TypeError(
                 f"register({typeid!r}, ...): a {type(callable).__name__} cannot be called; pass a function or a class"
             )
+        proxytype = _proxy_class(typeid, proxytype)
         if "_registry" not in cls.__dict__:
             cls._registry = cls._registry.copy()
         if exposed is None:
@@ -354,10 +353,7 @@ class ArrayManager(NamedArrays):
 
     def _create(self, typeid: str, args: Sequence[Any], kwds: dict[str, Any]) -> Any:
         result = self._request(Kind.CREATE, [typeid, list(args), kwds], context=True)
-        proxytype = self._registry.get(typeid, (None, None))[1]
-        if proxytype is not None and isinstance(result, HostedObject):
-            return bind(result._arrayhost_lease, result._arrayhost_handle, proxytype)
-        return result
+        return typed(result, self._registry)
 
     def _request(self, kind: Kind, value: Any, *, context: bool = False) -> Any:
         if self._session is None:
@@ -493,6 +489,21 @@ class ArrayManager(NamedArrays):
         return statistics.n_arrays + statistics.n_objects
 
 
+class _State:
+    """How far a manager's life has come; an object, because the manager's finalizer must not know the manager."""
+
+    value = "initial"  # then "started" (or connected), then "ended"
+
+    def check_initial(self) -> None:
+        if self.value == "started":
+            raise ProcessError("this manager was started or connected before")
+        self.check_running()
+
+    def check_running(self) -> None:
+        if self.value == "ended":
+            raise ProcessError("this manager has been shut down; make another")
+
+
 class _ServerHandle:
     """What `ArrayManager.get_server` returns: the host, to be served by this process."""
 
@@ -572,8 +583,9 @@ def _reconnect(cls: type[ArrayManager], address: str, mode: str = READ_WRITE) ->
     return manager
 
 
-def _finalize_manager(host: Any, session: Session, timeout: float) -> None:
+def _finalize_manager(host: Any, session: Session, timeout: float, state: _State) -> None:
     """Stop a host: ask, then tell, then force."""
+    state.value = "ended"
     try:
         if host.is_alive():
             with contextlib.suppress(ConnectionError, OSError):
@@ -627,3 +639,12 @@ def _seconds(name: str, value: float) -> float:
     if not value >= 0:
         raise ValueError(f"{name}={value!r}: seconds, 0 or more")
     return float(value)
+
+
+def _proxy_class(typeid: str, proxytype: Any) -> type | None:
+    """Check what was given as `proxytype`; None stands for the classes made here."""
+    if proxytype is None or isinstance(proxytype, type):
+        return proxytype
+    if getattr(proxytype, "__module__", "") == "multiprocessing.managers" and proxytype.__name__ == "AutoProxy":
+        return None  # a function that makes classes by what is exposed, as is done here
+    raise TypeError(f"register({typeid!r}, ...): proxytype must be a class, not {proxytype!r}")

@@ -131,8 +131,11 @@ def test_iteration(manager: ArrayManager) -> None:
 def test_conversion_copies(manager: ArrayManager) -> None:
     array = np.arange(12.0).reshape(3, 4)
     hosted = manager.array(array).on_host
-    private = np.asarray(hosted)
-    private[0, 0] = 99
+    read_only = np.asarray(hosted)
+    with pytest.raises(ValueError, match="read-only"):  # it would change nothing
+        read_only[0, 0] = 99
+    for private in (np.array(hosted), np.asarray(hosted, copy=True), np.asarray(hosted, dtype="c16"), hosted.copy()):
+        private[0, 0] = 99
     assert_same(np.asarray(hosted), array)
     assert_same(np.array(hosted, dtype="i4"), array.astype("i4"))
     with pytest.raises(ValueError, match="Unable to avoid copy"):

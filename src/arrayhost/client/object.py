@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import sys
 from typing import TYPE_CHECKING, Any
 
 from arrayhost.client import session as sessions
@@ -14,9 +16,15 @@ if TYPE_CHECKING:
 
     from arrayhost.client.links import Lease, Link
 
+    ProxyTypes = Mapping[str, tuple[Any, type | None]]
+
 __all__ = ["HostedObject"]
 
-_OWN = frozenset(["_arrayhost_handle", "_arrayhost_lease"])
+# Special methods by which Python works on the proxy itself. An object's own can be called through `_callmethod`.
+_OF_THE_PROXY = frozenset(
+    ["__class__", "__del__", "__delattr__", "__dir__", "__getattr__", "__getattribute__", "__getstate__", "__init__",
+     "__init_subclass__", "__new__", "__reduce__", "__reduce_ex__", "__setattr__", "__setstate__", "__subclasshook__"]
+)  # fmt: skip
 
 
 class HostedObject:
@@ -33,6 +41,11 @@ class HostedObject:
 
     _arrayhost_handle: ObjectHandle
     _arrayhost_lease: Lease
+    # The types that the manager knows it by: by them, what methods return gets its proxy class.
+    _arrayhost_types: ProxyTypes = {}  # noqa: RUF012  # never changed
+
+    def __init__(self, *args: Any, **kwds: Any) -> None:
+        """Take what the standard library gives a proxy class; everything is set already. See `bind`."""
 
     def _callmethod(self, methodname: str, args: Sequence[Any] = (), kwds: Mapping[str, Any] | None = None) -> Any:
         """Call an exposed method in the host.
@@ -44,22 +57,23 @@ class HostedObject:
         Exception
             What the method raised, with the host's traceback as a note.
         """
-        return self._arrayhost_lease.link.call(self._arrayhost_handle, methodname, args, kwds or {})
+        result = self._arrayhost_lease.link.call(self._arrayhost_handle, methodname, args, kwds or {})
+        return typed(result, self._arrayhost_types)
 
     def _getvalue(self) -> Any:
         """Return a copy of the object itself, which must pickle."""
         return self._callmethod("#GETVALUE")
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or "_arrayhost_handle" not in self.__dict__:
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        handle = self._arrayhost_handle
-        if name in handle.methods:
+        handle = self.__dict__.get("_arrayhost_handle")
+        if handle is not None and name in handle.methods and not name.startswith("__"):
             return _bound(self, name)
+        if handle is None or name.startswith("_"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return self._callmethod("__getattribute__", (name,))
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in _OWN or name.startswith("_"):
+        if name.startswith("_"):
             object.__setattr__(self, name, value)
         else:
             self._callmethod("__setattr__", (name, value))
@@ -81,6 +95,9 @@ class HostedObject:
         parts = (handle.ident, handle.typeid, handle.methods, handle.attributes)
         return _from_handle, (lease.link.address, lease.link.host_id, parts, proxytype, *mode_of(lease.link))
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return self._getvalue()
+
     def __str__(self) -> str:
         return str(self._callmethod("__repr__"))
 
@@ -100,36 +117,63 @@ def _bound(proxy: HostedObject, name: str) -> Callable[..., Any]:
 _classes: dict[tuple[str, tuple[str, ...], Any], type[HostedObject]] = {}
 
 
-def _class_for(handle: ObjectHandle, proxytype: Any) -> type[HostedObject]:
+def _class_for(handle: ObjectHandle, proxytype: type | None) -> type[HostedObject]:
     """Make the proxy class of a type: special methods are looked up on classes, so they must stand there."""
     key = (handle.typeid, handle.methods, proxytype)
     found = _classes.get(key)
     if found is None:
-        bases: tuple[type, ...] = (HostedObject,)
-        if isinstance(proxytype, type) and proxytype is not HostedObject:
-            # The user's own proxy class, usually a BaseProxy: its methods stay, our way to the host comes first.
-            bases = (proxytype,) if issubclass(proxytype, HostedObject) else (HostedObject, proxytype)
-        special = {
-            name: _special(name)
-            for name in handle.methods
-            if name.startswith("__") and name.endswith("__") and not any(name in vars(base) for base in bases)
-        }
+        bases = (HostedObject,) if proxytype is None else _bases(proxytype)
+        special = {name: _special(name) for name in handle.methods if _is_due(name, proxytype)}
         body = {**special, "_arrayhost_proxytype": proxytype, "__module__": HostedObject.__module__}
-        if bases[0] is HostedObject and len(bases) == 2:
-            body.update(_users_own(bases[1]))
-        found = type(handle.typeid.strip("#") or "HostedObject", bases, body)
-        _classes[key] = found
+        found = _classes[key] = type(handle.typeid.strip("#") or "HostedObject", bases, body)
     return found
 
 
-def _users_own(proxytype: type) -> dict[str, Any]:
-    """What a user's proxy class defines beyond the standard library's base class, which must win over ours."""
-    own: dict[str, Any] = {}
-    for cls in reversed(proxytype.__mro__):
-        if cls.__module__ in ("builtins", "multiprocessing.managers"):
-            continue
-        own.update({name: value for name, value in vars(cls).items() if callable(value) or isinstance(value, property)})
-    return {name: value for name, value in own.items() if name not in ("__init__", "__reduce__", "__new__")}
+def _is_due(name: str, proxytype: type | None) -> bool:
+    """Whether a proxy class gets an exposed special method that the user's class lacks."""
+    if not (name.startswith("__") and name.endswith("__")) or name in _OF_THE_PROXY:
+        return False
+    return proxytype is None or getattr(proxytype, name, None) is getattr(object, name, None)
+
+
+def _bases(proxytype: type) -> tuple[type, ...]:
+    """The bases of a proxy class: the user's class comes first, our way to the host instead of the standard one."""
+    if issubclass(proxytype, HostedObject):
+        return (proxytype,)
+    managers = sys.modules.get("multiprocessing.managers")
+    if managers is None or not issubclass(proxytype, managers.BaseProxy):
+        return (proxytype, HostedObject)
+    standard = _standard_proxy()
+    return (standard,) if proxytype is managers.BaseProxy else (proxytype, standard)
+
+
+@functools.cache
+def _standard_proxy() -> type:
+    """Make what stands between a user's proxy class and the BaseProxy that it derives from.
+
+    Derived from both, it comes after the one and before the other in the order in which methods are looked up, also
+    by ``super()``.
+    """
+    from multiprocessing.managers import BaseProxy, Token  # takes some milliseconds, and who gets here has it loaded
+
+    class StandardProxy(HostedObject, BaseProxy):  # type: ignore[misc]  # ours is called __deepcopy__, too
+        # As in the standard library: what a proxy class of the user's sets stays with the proxy.
+        def __setattr__(self, name: str, value: Any) -> None:
+            object.__setattr__(self, name, value)
+
+        def __delattr__(self, name: str) -> None:
+            object.__delattr__(self, name)
+
+        @property
+        def _token(self) -> Token:
+            handle = self._arrayhost_handle
+            return Token(handle.typeid, self._arrayhost_lease.link.address, self._id)
+
+        @property
+        def _id(self) -> str:
+            return format(self._arrayhost_handle.ident, "x")
+
+    return StandardProxy
 
 
 def _special(name: str) -> Callable[..., Any]:
@@ -140,14 +184,27 @@ def _special(name: str) -> Callable[..., Any]:
     return method
 
 
-def bind(lease: Lease, handle: ObjectHandle, proxytype: Any = None) -> HostedObject:
+def bind(lease: Lease, handle: ObjectHandle, proxytype: type | None = None) -> HostedObject:
     """Make the proxy of a leased object."""
-    if proxytype is not None and not isinstance(proxytype, type):
-        proxytype = None
     proxy: HostedObject = object.__new__(_class_for(handle, proxytype))
     object.__setattr__(proxy, "_arrayhost_handle", handle)
     object.__setattr__(proxy, "_arrayhost_lease", lease)
+    if type(proxy).__init__ is not HostedObject.__init__:
+        # The arguments with which the standard library makes proxies.
+        token = getattr(proxy, "_token", None)
+        type(proxy).__init__(proxy, token, "pickle", authkey=None, exposed=handle.methods)
     return proxy
+
+
+def typed(result: Any, types: ProxyTypes) -> Any:
+    """Give a proxy of an object the class that was registered for its type; return anything else as it is."""
+    if not isinstance(result, HostedObject):
+        return result
+    proxytype = types.get(result._arrayhost_handle.typeid, (None, None))[1]
+    if proxytype is not None:
+        result = bind(result._arrayhost_lease, result._arrayhost_handle, proxytype)
+    object.__setattr__(result, "_arrayhost_types", types)
+    return result
 
 
 def _from_handle(address: str, host_id: bytes, parts: Any, proxytype: Any, mode: str = READ_WRITE) -> HostedObject:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from arrayhost.client import session as sessions
 from arrayhost.client.array import HostedArray
 from arrayhost.client.evaluating import evaluate, evaluate_in_host
@@ -113,7 +115,10 @@ class UnmappedArray(HostedArray):
     def __array__(  # type: ignore[override]  # takes dtype by name, too
         self, dtype: npt.DTypeLike | None = None, copy: bool | None = None
     ) -> npt.NDArray[Any]:
-        """Copy into an ndarray of this process. Cost: one round trip.
+        """Copy into an ndarray of this process: read-only like the mapped memory, unless a copy was asked for.
+
+        Who writes to what `numpy.asarray` returns means the array, which a copy would leave as it is.
+        Cost: one round trip.
 
         Raises
         ------
@@ -126,7 +131,10 @@ class UnmappedArray(HostedArray):
                 "its memory is not mapped here"
             )
         private = self._private_copy()
-        return private if dtype is None else private.astype(dtype, copy=False)
+        if dtype is not None and np.dtype(dtype) != private.dtype:
+            return private.astype(dtype)
+        private.flags.writeable = bool(copy)
+        return private
 
     def _state(self) -> list[Any]:
         if self._source.hold() is not None:

@@ -19,7 +19,16 @@ if TYPE_CHECKING:
 __all__ = ["Registration", "call", "public_methods"]
 
 # What a class without `exposed=` shows beside its public names.
-_CONTAINER_METHODS = ("__call__", "__contains__", "__delitem__", "__getitem__", "__len__", "__next__", "__setitem__")
+_CONTAINER_METHODS = (
+    "__call__", "__contains__", "__delitem__", "__enter__", "__exit__", "__getitem__", "__iter__", "__len__",
+    "__next__", "__setitem__",
+)  # fmt: skip
+# When these return the object itself, it is still the hosted one that is meant, and not a copy.
+_RETURNING_ITSELF = frozenset(
+    ["__enter__", "__iter__", "__iadd__", "__iand__", "__ifloordiv__", "__ilshift__", "__imatmul__", "__imod__",
+     "__imul__", "__ior__", "__ipow__", "__irshift__", "__isub__", "__itruediv__", "__ixor__"]
+)  # fmt: skip
+ITERATOR = "Iterator"
 ITERATOR_METHODS = ("__iter__", "__next__", "close", "send", "throw")
 # Understood for every object, as in the standard library.
 _ALWAYS: dict[str, Callable[[Any], Any]] = {"__repr__": repr, "__str__": str}
@@ -122,6 +131,11 @@ def is_unpicklable_iterator(value: Any) -> bool:
     return False
 
 
+def is_itself(referent: ObjectReferent, name: str, result: Any) -> bool:
+    """Whether a special method returned its own object, as ``__enter__`` often does."""
+    return result is referent.value and name in _RETURNING_ITSELF
+
+
 def find_registration(registry: dict[str, Registration], typeid: str) -> Registration:
     """Return a registered type.
 
@@ -132,6 +146,8 @@ def find_registration(registry: dict[str, Registration], typeid: str) -> Registr
     try:
         return registry[typeid]
     except KeyError:
+        if typeid == ITERATOR:  # known to every host, as to the standard library's SyncManager
+            return Registration(None, ITERATOR_METHODS)
         known = ", ".join(sorted(registry)) or "none"
         raise ReferentNotFoundError(
             f"the host knows no type {typeid!r}; registered when it started: {known}. Register it before start()"

@@ -19,7 +19,7 @@ from arrayhost.evaluation.updates import apply_function
 from arrayhost.host import execution, objects
 from arrayhost.host.creators import CONSTANTS, host_copy
 from arrayhost.host.names import exists
-from arrayhost.host.objects import ITERATOR_METHODS, Registration
+from arrayhost.host.objects import ITERATOR, ITERATOR_METHODS, Registration
 from arrayhost.host.store import ObjectReferent, Operand, Store
 
 if TYPE_CHECKING:
@@ -181,8 +181,10 @@ class Service:
             if registration.callable is not None:
                 result = registration.callable(result)
             return self._host(result, typeid, registration, holder)
+        if objects.is_itself(referent, name, result):
+            return referent
         if objects.is_unpicklable_iterator(result):
-            return self._host(result, "Iterator", Registration(None, ITERATOR_METHODS), holder)
+            return self._host(result, ITERATOR, Registration(None, ITERATOR_METHODS), holder)
         return result
 
     def evaluate(self, operation: Operation, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:

@@ -12,6 +12,7 @@ import io
 import pickle
 import struct
 import types
+from multiprocessing.reduction import ForkingPickler
 from typing import TYPE_CHECKING, Any
 
 import msgpack
@@ -157,11 +158,13 @@ class Encoder:
                 "send numbers, text, containers of these, and arrays"
             )
         try:
-            return msgpack.ExtType(PICKLE, pickle.dumps(value, protocol=5))
-        except (pickle.PicklingError, TypeError, AttributeError, ImportError) as error:
+            # Knows how connections, sockets and the like travel. Plain pickle would send their descriptors' numbers,
+            # which stand for something else at the other end.
+            return msgpack.ExtType(PICKLE, bytes(ForkingPickler.dumps(value, protocol=5)))
+        except (pickle.PicklingError, TypeError, AttributeError, ImportError, RuntimeError) as error:
             raise ArgumentEncodingError(
-                f"a {type(value).__module__}.{type(value).__qualname__} cannot be sent to the host, because it cannot "
-                f"be pickled ({error}); send plain data, or an object of a class that can be imported"
+                f"a {type(value).__module__}.{type(value).__qualname__} cannot be sent to another process, because it "
+                f"cannot be pickled ({error}); send plain data, or an object of a class that can be imported"
             ) from error
 
     def nested(self, code: int, value: Any) -> msgpack.ExtType:
@@ -335,6 +338,8 @@ def _decode_pickle(codec: Codec, data: bytes) -> Any:
 
 
 _ENCODERS: dict[type, Callable[[Encoder, Any], Any]] = {
+    # What a hosted dict's keys() and the like return; lists, as the standard library's proxies give them.
+    **dict.fromkeys(map(type, ({}.keys(), {}.values(), {}.items())), lambda _, value: list(value)),
     tuple: lambda encoder, value: encoder.nested(TUPLE, list(value)),
     np.ndarray: _encode_array,
     slice: lambda encoder, value: encoder.nested(SLICE, [value.start, value.stop, value.step]),
