@@ -23,7 +23,8 @@ FUNCTIONS = sorted(TABLE, key=name_of)
 
 
 def test_every_function_has_a_case() -> None:
-    overridable = {name_of(function) for function in get_overridable_numpy_array_functions()}
+    # Other libraries, and other tests, register functions there, too.
+    overridable = {name for name in map(name_of, get_overridable_numpy_array_functions()) if name.startswith("numpy")}
     missing = overridable - {name_of(function) for function in TABLE}
     assert not missing, f"no case for {sorted(missing)}"
     print(f"{len(overridable)} functions of NumPy {np.__version__}, {len(TABLE)} in the table")

@@ -163,3 +163,35 @@ def test_the_callers_print_options_count_everywhere(manager: ArrayManager) -> No
         for each in (hosted, hosted.on_host):
             assert np.array_str(each) == np.array_str(F)
             assert str(each) == repr(F)
+
+
+# -- conditions that are told in the caller's own way --------------------------------------------------------------
+
+
+class Log:
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def write(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def told(work: Callable[[], Any], how: str, capfd: pytest.CaptureFixture[str]) -> Any:
+    """What the caller is told of: calls, lines of the log, lines on standard error."""
+    calls, log = [], Log()
+    with np.errstate(all=how, call=log if how == "log" else lambda *condition: calls.append(condition)):
+        work()
+    return calls, log.lines, capfd.readouterr().err
+
+
+@pytest.mark.parametrize("how", ["call", "log", "print"])
+def test_conditions_in_the_host_are_told_as_the_caller_says(
+    manager: ArrayManager, how: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    array = np.array([1.0, 0.0, -1.0])
+    for work in (np.log, lambda x: 1 / x, lambda x: np.divide(1, x, out=x), lambda x: np.log(x, out=x)):
+        expected = told(lambda work=work: work(array.copy()), how, capfd)
+        assert any(expected)
+        for make in (manager.array, lambda x: manager.array(x).on_host):
+            hosted = make(array)
+            assert told(lambda work=work, hosted=hosted: work(hosted), how, capfd) == expected

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 import msgpack
 import numpy as np
 
+from arrayhost.client.conditions import TRAVELLING, report
 from arrayhost.client.functions import sendable
 from arrayhost.client.links import Lease, MappedSource, Source
 from arrayhost.core.handles import ObjectHandle
@@ -67,8 +68,6 @@ _NUMBERS = frozenset([int, float, bool])
 # After these a reply that still comes could be taken for the next one's.
 _BREAKING = (HostGoneError, ProtocolError, OSError)
 _DEFAULT_ERRORS = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
-# Settings that name an object of the caller's cannot travel; their conditions come back as warnings.
-_TRAVELLING = {"call": "warn", "print": "warn", "log": "warn"}
 
 # Code in the host uses what another host owns through a proxy of its own; an evaluation is given its values.
 _RUNNING_CODE = frozenset([Kind.CREATE, Kind.RUN, Kind.CALL, Kind.APPLY])
@@ -465,7 +464,7 @@ class Session:
             if message.kind == Kind.ERROR:
                 codec = Codec(_no_proxies, message.attachments, allow_pickle=trusted)
                 described, warned = codec.decode(body)
-                failures.warn_caller(warned)
+                report(warned)
                 raise failures.rebuild(described, allow_pickle=trusted)
             if message.kind != Kind.RESULT:
                 raise ProtocolError(f"a {Kind(message.kind).name} frame as an answer")
@@ -477,7 +476,7 @@ class Session:
             del segments
         finally:
             close_all(message.fds)
-        failures.warn_caller(warned)
+        report(warned)
         return value
 
     def _map_segments(self, idents: bytes, fds: list[int]) -> list[SegmentMapping]:
@@ -565,7 +564,7 @@ class Session:
             return None
         return {
             "held": [[hold.guard.slot, hold.mode] for hold in held],
-            "errstate": {kind: _TRAVELLING.get(str(how), how) for kind, how in settings.items()},
+            "errstate": {kind: TRAVELLING.get(str(how), how) for kind, how in settings.items()},
         }
 
     # -- the link ------------------------------------------------------------------------------------------------

@@ -150,16 +150,19 @@ class _Write:
 
     def _as_of_sequence(self, error: Exception) -> Exception:
         """NumPy's own error for a list that was converted here before it was assigned."""
-        if isinstance(self.given, (list, tuple)):
-            try:
-                part = self.targets[0].live[self.args[1]]
-                # An element and an array without dimensions have different errors.
-                place = (np.empty_like(part), ...) if isinstance(part, np.ndarray) else (np.empty(1, part.dtype), 0)
-                place[0][place[1]] = self.given
-            except (TypeError, ValueError) as theirs:
-                return theirs
-            except IndexError:
-                pass  # NumPy found the other error first
+        target, index = self.targets[0], self.args[1] if len(self.args) > 1 else None
+        if not isinstance(self.given, (list, tuple)):
+            return error
+        try:
+            part: Any = target.live[index]
+            if not isinstance(part, np.ndarray):
+                np.empty(1, part.dtype)[0] = self.given
+            elif target.layout.indexed(index) is not None:
+                np.empty_like(part)[...] = self.given
+        except (TypeError, ValueError) as theirs:
+            return theirs
+        except IndexError:
+            pass  # NumPy found the other error first
         return error
 
     def _numeric(self, dtype: np.dtype[Any]) -> bool:

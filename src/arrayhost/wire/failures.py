@@ -106,7 +106,7 @@ def describe_warnings(warned: Iterable[tuple[type[Warning], str]]) -> list[list[
     return [[category.__name__, text] for category, text in warned]
 
 
-def warn_caller(warned: Iterable[tuple[str, str]]) -> None:
+def warn_caller(warned: Iterable[Iterable[str]]) -> None:
     """Raise the warnings that came from a host, at the line of the caller's code that led here."""
     for category, text in warned:
         _warn(category, text)
