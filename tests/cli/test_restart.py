@@ -113,7 +113,7 @@ def test_what_is_gone_says_so(restart: Callable[[], Any]) -> None:
 
 def test_what_may_have_been_carried_out_is_not_done_again(serve: Serve, place: Path) -> None:
     (place / "dying.py").write_text("import os\ndef die():\n    os._exit(1)\n")
-    serve("--register", "dying:die", cwd=place)
+    host = serve("--register", "dying:die", cwd=place)
 
     class Dying(arrayhost.ArrayManager):
         pass
@@ -124,5 +124,6 @@ def test_what_may_have_been_carried_out_is_not_done_again(serve: Serve, place: P
     with pytest.raises(HostGoneError) as caught:
         manager.die()
     assert not caught.value.nothing_sent
+    assert host.wait(20) == 1  # its sockets are closed one by one: the session may outlive the call
     serve()  # in which nothing dies
     assert list(manager) == []
