@@ -215,7 +215,10 @@ def flat(manager: ArrayManager, n: int, tolerance: float = 0.01) -> Iterator[Non
     """Fail unless descriptors, threads, memory and rows, here and in the host, are within 1 % of what they were."""
     before = _levels(manager)
     yield
-    wait_until(lambda: not _risen(before, _levels(manager), tolerance), timeout=10.0, what=f"levels like {before}")
+    try:
+        wait_until(lambda: not _risen(before, _levels(manager), tolerance), timeout=10.0)
+    except AssertionError:
+        raise AssertionError(f"after {n:,}, not flat: {_risen(before, _levels(manager), tolerance)}") from None
     after = _levels(manager)
     report(f"  after {n:,}: " + ", ".join(f"{name} {before[name]:,} -> {after[name]:,}" for name in after))
 
@@ -236,7 +239,7 @@ def _levels(manager: ArrayManager) -> dict[str, int]:
 
 
 def _risen(before: dict[str, int], after: dict[str, int], tolerance: float) -> list[str]:
-    return [name for name in before if after[name] > before[name] * (1 + tolerance)]
+    return [f"{name} {old:,} -> {after[name]:,}" for name, old in before.items() if after[name] > old * (1 + tolerance)]
 
 
 def is_socket_left(address: str) -> bool:
