@@ -1,5 +1,5 @@
 # Each target sets up what it needs in .venv; a machine with Python 3.11+ and make is enough.
-#   make demo [FILE=array.npy]    make test [ARGS="-k locks"]    make bench [ARGS=...]    make lint    make format
+#   make demo [FILE=array.npy]    make test [ARGS="-k locks"]    make faults    make bench [ARGS=...]    make lint    make format
 PYTHON ?= python3
 ARGS ?=
 FILE ?=
@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 
-.PHONY: help demo test bench lint format clean
+.PHONY: help demo test faults bench lint format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -19,6 +19,10 @@ demo: $(VENV)/.cli
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(ARGS)
+
+# Minutes of kills, stops, interrupts, forks and failing calls at random points; prints seeds and figures.
+faults: $(VENV)/.dev
+	ARRAYHOST_FAULTS=long $(BIN)/python -m pytest -s --timeout 1200 tests/faults $(ARGS)
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -4,6 +4,7 @@ Every scenario is a function of a `Run`. The tests call it as it is; `test_switc
 of arrayhost switched off, and it must fail. ``make faults`` sets ARRAYHOST_FAULTS=long for the full counts.
 """
 
+import faulthandler
 import mmap
 import os
 import random
@@ -15,6 +16,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -50,7 +52,7 @@ class Run:
 
     n: int
     rng: random.Random
-    watchdog: Watchdog
+    watchdog: "Watchdog | FreshProcess"
 
     def rounds(self) -> Iterator[int]:
         """Count the rounds, each under a watchdog of its own."""
@@ -65,10 +67,10 @@ class Run:
 
 
 def report(text: str) -> None:
-    """Print figures where they are seen even if the test passes: on the real stderr, in a long run."""
-    print(text)
-    if IS_LONG:
-        with open(os.environ.get("ARRAYHOST_FAULTS_REPORT", os.devnull), "a") as file:
+    """Print figures; in a long run also to the file that ARRAYHOST_FAULTS_REPORT names."""
+    print(text, flush=True)
+    if IS_LONG and (path := os.environ.get("ARRAYHOST_FAULTS_REPORT")):
+        with open(path, "a") as file:
             file.write(text + "\n")
 
 
@@ -211,8 +213,11 @@ def nothing_left(manager: ArrayManager) -> Iterator[HostCensus]:
 
 
 @contextmanager
-def flat(manager: ArrayManager, n: int, tolerance: float = 0.01) -> Iterator[None]:
-    """Fail unless descriptors, threads, memory and rows, here and in the host, are within 1 % of what they were."""
+def flat(manager: ArrayManager, n: int, tolerance: float = 0.01 if IS_LONG else 0.05) -> Iterator[None]:
+    """Fail unless descriptors, threads, memory and rows, here and in the host, are within 1 % of what they were.
+
+    In a short run 5 %: memory comes from the system in pieces of up to a megabyte.
+    """
     before = _levels(manager)
     yield
     try:
@@ -249,6 +254,28 @@ def is_socket_left(address: str) -> bool:
 
 def wait_for_end(pid: int) -> None:
     wait_until(lambda: not is_running(pid), what=f"the end of process {pid}")
+
+
+class FreshProcess:
+    """A watchdog for a process of its own: dumps every stack and ends it."""
+
+    def arm(self, seconds: float) -> None:
+        faulthandler.dump_traceback_later(seconds, exit=True)
+
+
+def in_fresh_process(scenario: Callable[[Run], None], n: int, seed: int) -> None:
+    """Run a scenario where nothing else has used memory: its figures are not blurred by what tests did before."""
+    process = get_context("spawn").Process(target=_in_fresh_process, args=(scenario, n, seed))
+    process.start()
+    process.join()
+    status = process.exitcode
+    process.close()
+    assert status == 0, f"the process ended with status {status}: see its output"
+
+
+def _in_fresh_process(scenario: Callable[[Run], None], n: int, seed: int) -> None:
+    scenario(Run(n, random.Random(seed), FreshProcess()))
+    faulthandler.cancel_dump_traceback_later()
 
 
 def scaled(run: Run, n: int) -> Run:

@@ -56,9 +56,7 @@ class Recorder:
                 yield KINDS[kind], element, value, result, call, end or PENDING
 
 
-def histories(
-    recorders: list[Recorder], n_elements: int, last: np.ndarray | None, end: int
-) -> list[list[Op]]:
+def histories(recorders: list[Recorder], n_elements: int, last: np.ndarray | None, end: int) -> list[list[Op]]:
     """One history for each element; what is there in the end is seen by one more read."""
     found: list[list[Op]] = [[] for _ in range(n_elements)]
     for recorder in recorders:

@@ -21,6 +21,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.watchdog(120)]
 N_ELEMENTS = 4
 N_WHOLE = 5000
 MOST_OPS = 250
+# Between the two halves of what a section does: long enough for others to come between, if they could.
+GAP = 100e-6
 
 
 def _operate(array: Any, recorder: Recorder, rng: random.Random) -> None:
@@ -47,6 +49,7 @@ def _operate(array: Any, recorder: Recorder, rng: random.Random) -> None:
         elif kind == "section add":
             with array.write() as x:
                 before = int(x[i])
+                time.sleep(GAP)
                 x[i] = before + value
             done(before)
         elif kind == "atomic add":
@@ -55,6 +58,7 @@ def _operate(array: Any, recorder: Recorder, rng: random.Random) -> None:
             expected = value % 3
             with array.write() as x:
                 fits = int(x[i]) == expected
+                time.sleep(GAP)
                 if fits:
                     x[i] = value
             done(int(fits))
@@ -128,7 +132,7 @@ def check_atomicity(run: Run, n_processes: int = 5, *, faults: bool = True) -> N
             assert_linearizable(history, 0, f"element {i}")
         n_ops += sum(recorder.n for recorder in recorders)
     report(
-        f"  {run.n:,} histories, {n_ops:,} operations by {n_processes} processes, {n_killed} of them killed on the way: "
+        f"  {run.n:,} histories, {n_ops:,} operations by {n_processes} processes each, {n_killed} killed on the way: "
         "linearizable for each element, no copy with half a write"
     )
 

@@ -1,7 +1,7 @@
 """What is used again and again does not grow: descriptors, threads, memory, rows of the control table."""
 
 import pickle
-from multiprocessing import Pipe
+from multiprocessing import Pipe, get_context
 from multiprocessing.connection import Connection
 
 import pytest
@@ -9,7 +9,7 @@ import pytest
 from arrayhost import ArrayManager
 from arrayhost.client.session import Session
 from arrayhost.wire.frames import Kind
-from tests.faults.harness import Run, Victim, count, flat, report, scaled, victims
+from tests.faults.harness import Run, Victim, count, flat, in_fresh_process, report, scaled, victims
 
 pytestmark = [pytest.mark.slow, pytest.mark.watchdog(240)]
 
@@ -26,7 +26,7 @@ def _attach_and_drop(work: Connection) -> None:
 
 def cycle(run: Run) -> None:
     """Create arrays here, attach them in another process, drop them in both."""
-    with ArrayManager(handle_grace=0.0) as manager, victims() as alive:
+    with ArrayManager(ctx=get_context("spawn"), handle_grace=0.0) as manager, victims() as alive:
         ours, theirs = Pipe()
         alive.append(Victim(_attach_and_drop, theirs))
 
@@ -47,13 +47,13 @@ def cycle(run: Run) -> None:
         theirs.close()
 
 
-def test_create_attach_drop(run: Run) -> None:
-    cycle(scaled(run, count(2_000, 100_000)))
+def test_create_attach_drop(seed: int) -> None:
+    in_fresh_process(cycle, count(4_000, 100_000), seed)
 
 
 def reconnect(run: Run) -> None:
     """Connect, ask something, hang up."""
-    with ArrayManager() as manager:
+    with ArrayManager(ctx=get_context("spawn")) as manager:
         address = str(manager.address)
 
         def turn() -> None:
@@ -70,5 +70,5 @@ def reconnect(run: Run) -> None:
                 turn()
 
 
-def test_connects(run: Run) -> None:
-    reconnect(scaled(run, count(300, 10_000)))
+def test_connects(seed: int) -> None:
+    in_fresh_process(reconnect, count(400, 10_000), seed)
