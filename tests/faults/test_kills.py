@@ -281,7 +281,7 @@ def stop_clients(run: Run) -> None:
                             pass
                     held = _holder(total)
                     n_told += held == stopped.pid
-                    if held != stopped.pid:
+                    if not held:
                         # A stopped process that holds nothing stops nobody.
                         total[1:2] += 0
                 finally:
