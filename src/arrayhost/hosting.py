@@ -22,6 +22,7 @@ from arrayhost.client.mapped import proxy_of
 from arrayhost.client.object import HostedObject, bind
 from arrayhost.errors import NoHostError, StaleProxyError
 from arrayhost.evaluation.operands import map_nested
+from arrayhost.host.disk import Directory
 from arrayhost.host.server import Server
 from arrayhost.host.service import LOCAL_HOLDER, Service
 from arrayhost.host.store import ObjectReferent, Operand, Store
@@ -59,6 +60,8 @@ class HostOptions:
         Seconds that anybody waits for a lock unless told otherwise.
     max_bytes : int or None
         Bound on all arrays together.
+    directory : str or None
+        Where named arrays are files.
     limits : Limits
         What its peers are allowed.
     trust_peers : bool
@@ -71,6 +74,7 @@ class HostOptions:
     handle_grace: float = 60.0
     lock_timeout: float = 60.0
     max_bytes: int | None = None
+    directory: str | None = None
     limits: Limits = DEFAULT_LIMITS
     trust_peers: bool = True
 
@@ -258,9 +262,13 @@ def build_server(registry: Mapping[str, Registration], options: HostOptions, par
     """
     global _current
     link = LocalLink()
-    store = Store(options.handle_grace, options.max_bytes, options.lock_timeout, huge_pages=options.huge_pages)
+    disk = None if options.directory is None else Directory(options.directory)
+    store = Store(
+        options.handle_grace, options.max_bytes, options.lock_timeout, huge_pages=options.huge_pages, disk=disk
+    )
     service = Service(store, registry, link, lock_timeout=options.lock_timeout)
     try:
+        service.load()
         server = Server(
             service,
             options.address,

@@ -70,6 +70,9 @@ class ArrayManager(NamedArrays):
         Seconds that locks are waited for unless a call says otherwise.
     max_bytes : int, optional
         Bound on the memory of all arrays of this host.
+    directory : path_like, optional
+        Where named arrays are kept as ``.npy`` files, found again by the next host of that directory; made if it is not
+        there. One host at a time. Naming an array that lies elsewhere stores a copy.
 
     Notes
     -----
@@ -104,6 +107,7 @@ class ArrayManager(NamedArrays):
         handle_grace: float = 60.0,
         lock_timeout: float = 60.0,
         max_bytes: int | None = None,
+        directory: str | os.PathLike[str] | None = None,
     ) -> None:
         del serializer
         self._address: str | None = _normal_address(address)
@@ -116,6 +120,7 @@ class ArrayManager(NamedArrays):
             "handle_grace": _seconds("handle_grace", handle_grace),
             "lock_timeout": _seconds("lock_timeout", lock_timeout),
             "max_bytes": max_bytes,
+            "directory": None if directory is None else os.path.abspath(directory),
         }
         self._mode = READ_WRITE
         self._session: Session | None = None

@@ -152,6 +152,10 @@ class Places:
             raise
         return self._own_place(own, mapping, n_bytes)
 
+    def of_file(self, fd: int, mapping: Mapping, start: int, n_bytes: int) -> Place:
+        """Make part of a mapped file an array's place, which owns the descriptor; it takes none of the bound."""
+        return Place(Segment(next(self._idents), fd, mapping), start, n_bytes, 0, is_shared=False)
+
     def discard(self, place: Place) -> None:
         """Give a place back: its memory is free once nobody uses it."""
         self._uncount(place.counted_bytes)

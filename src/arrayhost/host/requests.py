@@ -411,7 +411,10 @@ class CallConnection:
         return self._store.names.lease(check_name(self._decode(message, self._operand)), making)
 
     def _delete_name(self, message: Message, making: Hashable) -> None:
-        self._store.names.delete(check_name(self._decode(message, self._operand)))
+        self._service.delete_name(check_name(self._decode(message, self._operand)))
+
+    def _flush(self, message: Message, making: Hashable) -> None:
+        self._service.flush()
 
     def _list_names(self, message: Message, making: Hashable) -> list[str]:
         return self._store.names.listed()
@@ -490,6 +493,7 @@ _BY_KIND: dict[Kind, Callable[[CallConnection, Message, Hashable], Any]] = {
     Kind.GET_NAME: CallConnection._get_name,
     Kind.DELETE_NAME: CallConnection._delete_name,
     Kind.LIST_NAMES: CallConnection._list_names,
+    Kind.FLUSH: CallConnection._flush,
     Kind.CREATE_NAME: CallConnection._create_name,
     Kind.ATTRIBUTES: CallConnection._attributes,
     Kind.RECORDS: CallConnection._records,

@@ -6,6 +6,7 @@ directly.
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -13,8 +14,10 @@ import numpy as np
 
 from arrayhost.core.attributes import check_attributes, check_size
 from arrayhost.core.handles import Written
+from arrayhost.core.layout import Layout, check_mappable
 from arrayhost.core.names import check_name
 from arrayhost.errors import ReferentExistsError, ReferentNotFoundError
+from arrayhost.evaluation.reading import snapshot
 from arrayhost.evaluation.updates import apply_function
 from arrayhost.host import execution, objects
 from arrayhost.host.creators import CONSTANTS, host_copy
@@ -227,9 +230,77 @@ class Service:
         if not overwrite and name in self.store.names:
             raise ReferentExistsError(exists(name, self.store.names.get(name)))  # before any memory is taken
         if not isinstance(value, Operand):
+            if self.store.disk is not None:
+                return self._on_disk(name, np.asarray(value), holder, overwrite=overwrite)
             value = self._host(np.asarray(value), name, Registration(None), holder, buffers)
+        if self.store.disk is not None:
+            return self._on_disk(name, snapshot(value), holder, overwrite=overwrite)
         self.store.names.put(name, value, overwrite=overwrite)
         return cast("Operand", value)
+
+    def _on_disk(self, name: str, values: npt.NDArray[Any], holder: Hashable, *, overwrite: bool) -> Operand:
+        """Make an array a file of the host's directory, under its name."""
+        check_mappable(values.dtype)
+        order = "F" if values.flags.f_contiguous and not values.flags.c_contiguous else "C"
+        layout = Layout.contiguous(values.shape, values.dtype, order)
+
+        def fill(target: npt.NDArray[Any]) -> None:
+            target[...] = values
+
+        return self._new_file(name, layout, order, fill, holder, overwrite=overwrite)
+
+    def _new_file(
+        self,
+        name: str,
+        layout: Layout,
+        order: str,
+        fill: Callable[[npt.NDArray[Any]], None],
+        holder: Hashable,
+        *,
+        overwrite: bool,
+    ) -> Operand:
+        store, disk = self.store, self.store.disk
+        assert disk is not None
+        with disk.lock:
+            if not overwrite and name in store.names:
+                raise ReferentExistsError(exists(name, store.names.get(name)))
+            place, inode = disk.create(name, layout, order, store.places, fill)
+            operand = store.add_array(place, layout, holder)
+            store.names.put(name, operand, overwrite=overwrite)
+            disk.bound(name, operand.guard, inode)
+        return operand
+
+    def delete_name(self, name: str) -> None:
+        """Take a name away, with its file if there is one.
+
+        Raises
+        ------
+        ReferentNotFoundError
+        """
+        if self.store.disk is None:
+            self.store.names.delete(name)
+            return
+        with self.store.disk.lock:
+            self.store.names.delete(name)
+            self.store.disk.delete(name)
+
+    def flush(self) -> None:
+        """Make all named arrays durable; does nothing without a directory."""
+        if self.store.disk is not None:
+            self.store.disk.flush()
+
+    def load(self) -> None:
+        """Host every array of the directory under its name."""
+        store, disk = self.store, self.store.disk
+        if disk is None:
+            return
+        making, guards = object(), {}
+        for name, place, layout in disk.found(store.places):
+            operand = store.add_array(place, layout, making)
+            store.names.put(name, operand, overwrite=False)
+            guards[name] = (operand.guard, os.fstat(place.segment.fd).st_ino)
+        disk.restore(guards)
+        store.drop_holder(making)
 
     def create_name(
         self, name: str, shape: Any, dtype: Any, order: str, fill_value: Any, holder: Hashable, *, exist_ok: bool
@@ -249,15 +320,33 @@ class Service:
                     return self._existing(name, wanted, holder, exist_ok=exist_ok)
                 except ReferentNotFoundError:
                     continue  # deleted in between
-            made = self.create("#full", (shape, fill_value), {"dtype": dtype, "order": order}, holder)
             try:
-                self.store.names.put(name, cast("Operand", made), overwrite=False)
+                made = self._make_named(name, wanted, order, fill_value, holder)
             except ReferentExistsError:
                 if not exist_ok:
                     raise
                 continue  # somebody else was quicker; what was made here goes with the request
-            return cast("Operand", made)
+            return made
         raise ReferentExistsError(f"the name {name!r} is given and taken away all the time; try again")
+
+    def _make_named(
+        self, name: str, wanted: tuple[Any, np.dtype[Any]], order: str, fill_value: Any, holder: Hashable
+    ) -> Operand:
+        shape, dtype = wanted
+        if self.store.disk is None:
+            made = self.create("#full", (shape, fill_value), {"dtype": dtype, "order": order}, holder)
+            self.store.names.put(name, cast("Operand", made), overwrite=False)
+            return cast("Operand", made)
+        check_mappable(dtype)
+        element = np.zeros((), dtype)
+        element[...] = fill_value
+
+        def fill(target: npt.NDArray[Any]) -> None:
+            if element.tobytes().strip(b"\0"):
+                target[...] = element
+
+        layout = Layout.contiguous(shape, dtype, order)
+        return self._new_file(name, layout, order, fill, holder, overwrite=False)
 
     def _existing(
         self, name: str, wanted: tuple[tuple[int, ...], np.dtype[Any]], holder: Hashable, *, exist_ok: bool

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from arrayhost.core.layout import Layout
     from arrayhost.core.records import Creator
+    from arrayhost.host.disk import Directory
     from arrayhost.memory.segments import Mapping
 
 __all__ = ["ArrayReferent", "ObjectReferent", "Operand", "Store"]
@@ -159,6 +160,8 @@ class Store:
         Seconds that a consistent copy waits for a section to end.
     huge_pages : bool
         Put large arrays on huge pages where the kernel can.
+    disk : Directory, optional
+        Where named arrays are files; the store closes it.
 
     Notes
     -----
@@ -172,12 +175,14 @@ class Store:
         lock_timeout: float = 60.0,
         *,
         huge_pages: bool = True,
+        disk: Directory | None = None,
     ) -> None:
         self.lock_timeout = lock_timeout
         self.lock = threading.RLock()
         self.leases = LeaseTable(handle_grace)
         self.places = Places(max_bytes, huge_pages=huge_pages)
-        self.control_fd, self.table = ControlTable.create(N_SLOTS)
+        self.disk = disk
+        self.control_fd, self.table = ControlTable.create(N_SLOTS) if disk is None else disk.create_table()
         self.files = create_lock_files()
         self.started = time.time()
         self.names = NameTable(self)
@@ -443,5 +448,7 @@ class Store:
             for array in [*arrays, *self._lingering]:
                 array.place.segment.close()
             self.places.close()
+            if self.disk is not None:
+                self.disk.close()
             os.close(self.control_fd)
         del objects

@@ -25,17 +25,18 @@ _PIECE_BYTES = 16 * 1024 * 1024
 
 
 @contextlib.contextmanager
-def replaced(file: Path) -> Iterator[Path]:
+def replaced(file: Path, prefix: str = "") -> Iterator[Path]:
     """Yield a file of another name in the same folder, which takes the file's place at the end if all went well.
 
-    Whoever has the old one open keeps it. After a crash at any moment the old one is there or the new one; a file of
-    the other name may then be left, hidden, and can be removed.
+    That name begins with `prefix`, or with a dot and the file's own name. Whoever has the old file open keeps it.
+    After a crash at any moment the old one is there or the new one; a file of the other name may be left, hidden, and
+    can be removed.
 
     Raises
     ------
     OSError
     """
-    fd, name = tempfile.mkstemp(prefix=f".{file.stem[:40]}-", suffix=file.suffix[:20], dir=file.parent)
+    fd, name = tempfile.mkstemp(prefix=prefix or f".{file.stem[:40]}-", suffix=file.suffix[:20], dir=file.parent)
     os.close(fd)
     path = Path(name)
     try:

@@ -63,6 +63,7 @@ class Kind(IntEnum):
     ATTRIBUTES = 36  # change an array's attributes; answered with what they were
     RECORDS = 37  # all arrays and clients, or one array, described
     APPLY = 38  # a function of the caller's on an array
+    FLUSH = 39  # make named arrays durable
     # on a session's lease channel, never answered
     RELEASE = 40
     EXPORT = 41
