@@ -160,7 +160,7 @@ def interrupt(run: Run) -> None:
 
 
 def _wait_for(words: np.ndarray, which: int, value: int, victim: Victim) -> None:
-    deadline = time.monotonic() + 10.0
+    deadline = time.monotonic() + 8.0
     while words[which] < value:
         if time.monotonic() > deadline:
             raise AssertionError(f"process {victim.pid} hangs: its words are {words}")

@@ -229,7 +229,7 @@ def kill_starters(run: Run) -> None:
             starter.wait()
         n_hosts += words[1] > 0
         n_children += words[2] > 0
-        wait_until(lambda: not _orphans(before), what="the end of host and child")
+        wait_until(lambda: not _orphans(before), timeout=8.0, what="the end of host and child")
         wait_until(lambda: not is_socket_left(f"@arrayhost-{pid}-"), what="the end of the socket")  # noqa: B023
     report(
         f"  {run.n:,} starting processes killed: {n_hosts} with a host that ran, {n_children} with a child that used "
