@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 
-.PHONY: help demo test faults bench lint format clean
+.PHONY: help demo test faults fuzz bench lint format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -23,6 +23,9 @@ test: $(VENV)/.dev
 # Minutes of kills, stops, interrupts, forks and failing calls at random points; prints seeds and figures.
 faults: $(VENV)/.dev
 	ARRAYHOST_FAULTS=long $(BIN)/python -m pytest -s --timeout 1200 tests/faults $(ARGS)
+
+fuzz: $(VENV)/.dev
+	$(BIN)/python -m tests.hostile.fuzz $(or $(FRAMES),1000000)
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks $(ARGS)

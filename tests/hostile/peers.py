@@ -60,7 +60,8 @@ class Peer:
     def send(self, data: bytes, fds: Sequence[int] = ()) -> None:
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         sent = self.socket.sendmsg([data], ancillary)
-        self.socket.sendall(data[sent:])
+        if sent < len(data):
+            self.socket.sendall(data[sent:])
 
     def receive(self) -> tuple[int, bytes] | None:
         """Return kind and body of the next frame."""

@@ -28,7 +28,6 @@ class HasFileno(Protocol):
 
 
 class _Watch(NamedTuple):
-    what: int | HasFileno
     ready: Callable[[], None]
     failed: Callable[[], None]
 
@@ -59,7 +58,7 @@ class Loop:
         failed : callable
             Called after `ready` has raised; gives up whatever is behind `what`.
         """
-        self._selector.register(what, selectors.EVENT_READ, _Watch(what, ready, failed))
+        self._selector.register(what, selectors.EVENT_READ, _Watch(ready, failed))
 
     def unwatch(self, what: int | HasFileno) -> None:
         """Stop watching; what was not watched is left alone."""
@@ -77,18 +76,18 @@ class Loop:
             watch: _Watch = key.data
             # An action may end what stands behind another one of the same round.
             if self._selector.get_map().get(key.fd) is key:
-                self._act(watch)
+                self.act(watch.ready, watch.failed)
 
-    def _act(self, watch: _Watch) -> None:
+    def act(self, ready: Callable[[], None], failed: Callable[[], None]) -> None:
+        """Call `ready`, and `failed` if it raises."""
         try:
-            watch.ready()
+            ready()
         except Exception:  # a defect of ours, met by one peer; the others are not to pay for it
             log.exception("an unexpected error; the peer concerned is dropped")
             try:
-                watch.failed()
+                failed()
             except Exception:
                 log.exception("an unexpected error while dropping a peer")
-                self.unwatch(watch.what)
 
     def close(self) -> None:
         """Watch nothing any more."""

@@ -209,9 +209,12 @@ class Reception:
         def hear() -> None:
             self._hear(newcomer)
 
-        hear()  # most peers have said hello by now, and need no watch
+        def drop() -> None:
+            self._drop(newcomer)
+
+        self._loop.act(hear, drop)  # most peers have said hello by now, and need no watch
         if newcomer in self._newcomers:
-            self._loop.watch(sock, hear, lambda: self._drop(newcomer))
+            self._loop.watch(sock, hear, drop)
 
     def _let_go(self, newcomer: Newcomer) -> None:
         self._newcomers.pop(newcomer, None)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from arrayhost import errors
-from arrayhost.errors import RemoteError
+from arrayhost.errors import ProtocolError, RemoteError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -81,20 +81,29 @@ def _pickle(error: BaseException) -> bytes | None:
 
 
 def rebuild(description: Any, *, allow_pickle: bool) -> BaseException:
-    """Make the exception that `describe` described."""
-    name, args, notes, pickled, text = description
-    error: BaseException
+    """Make the exception that `describe` described; a `ProtocolError` of what is no description."""
+    try:
+        name, args, notes, pickled, text = description
+        error = _rebuilt(str(name), args, pickled, str(text), allow_pickle=allow_pickle)
+        for note in notes:
+            error.add_note(str(note))
+    except (TypeError, ValueError):
+        return ProtocolError("a malformed description of an error")
+    return error
+
+
+def _rebuilt(name: str, args: Any, pickled: bytes | None, text: str, *, allow_pickle: bool) -> BaseException:
+    kind = _SAFE.get(name)
     if pickled is not None and allow_pickle:
         try:
-            error = pickle.loads(pickled)
+            unpickled = pickle.loads(pickled)
         except Exception:  # the class may not exist here, or fail to rebuild
-            error = RemoteError(name, text)
-    elif name in _SAFE:
-        error = _SAFE[name](*args)
-    else:
-        error = RemoteError(name, text)
-    for note in notes:
-        error.add_note(str(note))
+            return RemoteError(name, text)
+        return unpickled if isinstance(unpickled, BaseException) else RemoteError(name, text)
+    # What is no Exception ends programs, and not everybody is to do that.
+    if kind is None or not (allow_pickle or issubclass(kind, Exception)):
+        return RemoteError(name, text)
+    error: BaseException = kind(*args)
     return error
 
 
