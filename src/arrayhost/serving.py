@@ -11,6 +11,7 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from arrayhost.hosting import HostOptions, build_server
+from arrayhost.memory.descriptors import raise_soft_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -42,6 +43,7 @@ def make_server(address: str, registry: Mapping[str, Registration] | None = None
     OSError
         The address is taken or cannot be listened on.
     """
+    raise_soft_limit()
     # The kernel tells which clients are this user's; who presents a key must have come for another host.
     return build_server(registry or {}, HostOptions(address=address, authkey=os.urandom(32), **options))
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import arrayhost
+from arrayhost.cli.main import main
 from arrayhost.client.session import forget_sessions
 from tests.support import wait_until
 
@@ -44,6 +45,21 @@ def run(place: Path) -> Run:
         return done
 
     return run
+
+
+@pytest.fixture
+def refused(place: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run ``arrayhost`` with words that fail, in this process; return its one line on stderr."""
+
+    def refused(*words: object, status: int = 1) -> str:
+        capsys.readouterr()
+        assert main([str(word) for word in words]) == status, words
+        line = capsys.readouterr().err
+        assert line.startswith("arrayhost: "), line
+        assert line.count("\n") == 1, line
+        return line
+
+    return refused
 
 
 @pytest.fixture
