@@ -21,7 +21,7 @@ from arrayhost.errors import HostGoneError, NotAuthorizedError
 from arrayhost.memory.descriptors import descriptor_limit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = ["LOCAL_PREFIX", "UnixListener", "bind_unix", "check_peer", "connect_unix", "peer_credentials",
            "remove_socket", "socket_name"]  # fmt: skip
@@ -225,6 +225,18 @@ def _is_served(name: str) -> bool:
 # -- connecting ---------------------------------------------------------------------------------------------------
 
 
+class ClientSocket(socket.socket):
+    """A socket that closes when it is dropped.
+
+    Those in use when the interpreter ends are dropped then. To close them at an earlier stage of its end would take
+    them from finalizers and threads that are still to run; not to close them is a ResourceWarning.
+    """
+
+    def __del__(self, close: Callable[[socket.socket], None] = socket.socket._real_close) -> None:  # type: ignore[attr-defined]
+        # Module globals may be gone by now; so may, if the kernel refused a descriptor, what close() looks at.
+        close(self)
+
+
 def connect_unix(address: str, timeout: float) -> socket.socket:
     """Connect to a host's Unix socket and check that the host belongs to this user.
 
@@ -236,7 +248,7 @@ def connect_unix(address: str, timeout: float) -> socket.socket:
         Another user does.
     """
     with descriptor_limit("a connection to a host"):
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        sock = ClientSocket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         sock.settimeout(timeout)
         sock.connect(socket_name(address))
