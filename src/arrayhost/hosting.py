@@ -66,6 +66,12 @@ class HostOptions:
         What its peers are allowed.
     trust_peers : bool
         Whether pickles are read from this user's processes on this machine.
+    listen : tuple of str
+        TCP ports to listen on besides: ``tcp://host:port``.
+    tls : None, SSLContext or tuple of path
+        The certificate and key for these, and perhaps the authorities of the clients' certificates.
+    insecure : bool
+        Listen on other addresses than loopback also without TLS.
     """
 
     address: str
@@ -77,6 +83,9 @@ class HostOptions:
     directory: str | None = None
     limits: Limits = DEFAULT_LIMITS
     trust_peers: bool = True
+    listen: tuple[str, ...] = ()
+    tls: Any = None
+    insecure: bool = False
 
 
 class LocalLink:
@@ -280,6 +289,12 @@ def build_server(registry: Mapping[str, Registration], options: HostOptions, par
     except BaseException:
         store.close()
         raise
+    try:
+        for address in options.listen:
+            server.listen(address, options.tls, insecure=options.insecure)
+    except BaseException:
+        server.close()
+        raise
     link.serve_for(server)
     sessions.register_link(link)
     _current = link
@@ -299,7 +314,7 @@ def run_host(
     Parameters
     ----------
     answer : Connection
-        Told the address, or what went wrong.
+        Told the address and those of the TCP ports, or what went wrong.
     parent : (int, str)
         The starting process and when it began: the host ends with it.
     """
@@ -316,7 +331,7 @@ def run_host(
         answer.send(error)
         answer.close()
         raise SystemExit(1) from error
-    answer.send(server.address)
+    answer.send((server.address, server.network_addresses))
     answer.close()
     server.serve_forever()
 

@@ -20,6 +20,7 @@ from arrayhost.client.array import HostedArray
 from arrayhost.client.functions import sendable
 from arrayhost.client.object import typed
 from arrayhost.client.session import Session, close_sessions, session_for
+from arrayhost.core.addresses import TCP_PREFIX, parse_tcp, tcp_address
 from arrayhost.core.layout import check_mappable
 from arrayhost.core.names import check_name
 from arrayhost.core.records import ArrayRecord, HostRecord, HostStatistics, array_record, host_record
@@ -52,7 +53,8 @@ class ArrayManager(NamedArrays):
     Parameters
     ----------
     address : str, optional
-        ``unix:/path``, ``/path`` or ``unix:@name``. By default a new name that leaves no file behind.
+        ``unix:/path``, ``/path`` or ``unix:@name``. By default a new name that leaves no file behind. To connect to a
+        host on another machine: ``tcp://host:port`` or ``(host, port)``.
     authkey : bytes, optional
         Who presents a key to the host must present this one. On one machine the kernel already tells whether a
         client belongs to the same user, and no other is let in.
@@ -73,6 +75,14 @@ class ArrayManager(NamedArrays):
     directory : path_like, optional
         Where named arrays are kept as ``.npy`` files, found again by the next host of that directory; made if it is not
         there. One host at a time. Naming an array that lies elsewhere stores a copy.
+    listen : str or sequence of str
+        TCP ports on which the host is to listen besides: ``tcp://host:port``, port 0 for a free one. Who connects there
+        must have `authkey`.
+    tls : None, SSLContext, path or sequence of path
+        For a host that is started: ``(certificate, key)`` of its TCP ports, and as a third file the authorities of the
+        clients' certificates, which are then required. To connect: see `connect`.
+    insecure : bool
+        Listen on other addresses than loopback also without TLS.
 
     Notes
     -----
@@ -108,6 +118,9 @@ class ArrayManager(NamedArrays):
         lock_timeout: float = 60.0,
         max_bytes: int | None = None,
         directory: str | os.PathLike[str] | None = None,
+        listen: str | Sequence[str] = (),
+        tls: Any = None,
+        insecure: bool = False,
     ) -> None:
         del serializer
         self._address: str | None = _normal_address(address)
@@ -121,8 +134,13 @@ class ArrayManager(NamedArrays):
             "lock_timeout": _seconds("lock_timeout", lock_timeout),
             "max_bytes": max_bytes,
             "directory": None if directory is None else os.path.abspath(directory),
+            "listen": _ports(listen),
+            "tls": tls,
+            "insecure": bool(insecure),
         }
         self._mode = READ_WRITE
+        self._tls = tls
+        self._network_addresses: tuple[str, ...] = ()
         self._session: Session | None = None
         self._process: Any = None
         self._state = _State()
@@ -138,6 +156,11 @@ class ArrayManager(NamedArrays):
     def authkey(self) -> bytes:
         """The key of the host."""
         return self._authkey
+
+    @property
+    def network_addresses(self) -> tuple[str, ...]:
+        """The TCP ports on which a host that this manager started listens, as ``tcp://host:port``."""
+        return self._network_addresses
 
     def start(self, initializer: Callable[..., Any] | None = None, initargs: Sequence[Any] = ()) -> None:
         """Start the host in a process of its own.
@@ -187,12 +210,13 @@ class ArrayManager(NamedArrays):
                 raise HostGoneError(
                     f"the host ended while it started (exit status {host.exitcode}); see its output above"
                 )
-            self._session = session_for(answer)
+            address, self._network_addresses = answer
+            self._session = session_for(address)
         except BaseException:
             # Ctrl-C too: nobody else knows of this process.
             _end_process(host, self._shutdown_timeout)
             raise
-        self._address = answer
+        self._address = address
         self._process = host
         self._state.value = "started"
         # At exit, too: a program that forgets shutdown() leaves no host behind.
@@ -215,7 +239,7 @@ class ArrayManager(NamedArrays):
         """
         if self._address is None:
             raise ValueError("connect() needs the address of a running host: ArrayManager(address=...)")
-        self._session = session_for(self._address, self._given_key, mode=self._mode)
+        self._session = session_for(self._address, self._given_key, mode=self._mode, tls=self._tls)
         self._state.value = "started"
 
     def get_server(self) -> _ServerHandle:
@@ -267,6 +291,11 @@ class ArrayManager(NamedArrays):
         return f"<{type(self).__name__} {self._state.value} at {self._address}>"
 
     def _host_options(self) -> HostOptions:
+        if self._address is not None and self._address.startswith(TCP_PREFIX):
+            raise ValueError(
+                f"address {self._address!r}: a host listens on a Unix socket, and with listen= on TCP ports besides; "
+                f"use listen={self._address!r}, or connect() if the host runs already"
+            )
         address = self._address or f"{LOCAL_PREFIX}@arrayhost-{os.getpid()}-{secrets.token_hex(8)}"
         return HostOptions(address=address, authkey=bytes(self._authkey), **cast("Any", self._options))
 
@@ -531,7 +560,12 @@ class _ServerHandle:
 
 
 def connect(
-    address: str | None = None, authkey: bytes | None = None, mode: str = READ_WRITE, *, start: bool = False
+    address: str | None = None,
+    authkey: bytes | None = None,
+    mode: str = READ_WRITE,
+    *,
+    start: bool = False,
+    tls: Any = None,
 ) -> ArrayManager:
     """Connect to a running host.
 
@@ -539,8 +573,11 @@ def connect(
     ----------
     address : str, optional
         ``unix:/path`` or ``unix:@name``. By default this user's standing host: the one at ``ARRAYHOST_ADDRESS``, else
-        the one in ``$XDG_RUNTIME_DIR``, as ``arrayhost serve`` makes it.
+        the one in ``$XDG_RUNTIME_DIR``, as ``arrayhost serve`` makes it. For a host on another machine
+        ``tcp://host:port``.
     authkey : bytes, optional
+        Over TCP both ends prove that they have it. None there means the key of this process, which the processes of one
+        program share (``multiprocessing.current_process().authkey``).
     mode : {"r+", "r"}
         With ``"r"`` arrays are mapped read-only, ``a.flags.writeable`` is False, and the host refuses this process
         whatever would change something: writes, ``a.write()``, new arrays, names, calls on hosted objects, shutdown.
@@ -549,6 +586,9 @@ def connect(
     start : bool
         Start a host there if there is none. It lives on when this process ends, until somebody stops it
         (``arrayhost stop``); of several processes that start one at once, all get the same.
+    tls : None, bool, SSLContext, path or sequence of path
+        Over TCP: a file of the authorities that may have signed the host's certificate; True for the system's; three
+        files for that, and this client's own certificate and key. None for no TLS.
 
     Returns
     -------
@@ -557,17 +597,29 @@ def connect(
 
     Raises
     ------
-    HostGoneError, NotAuthorizedError, HostBusyError
+    HostGoneError
+        Nobody answers there.
+    NotAuthorizedError
+        The host belongs to another user, or has another key or a certificate that is not accepted.
+    ProtocolError
+        It is no host, or only one of the two ends uses TLS.
+    HostBusyError
     ValueError
         `mode` is something else.
+
+    Notes
+    -----
+    Over TCP every operation is evaluated in the host, functions and pickles do not travel, and sections work on a copy
+    that is written back at their end. Key and certificates are kept for this address: proxies that are unpickled in
+    this process use them.
     """
     if mode not in (READ_WRITE, READ_ONLY):
         raise ValueError(f"mode {mode!r}: expected 'r+' or 'r'")
-    manager = _unconnected(ArrayManager, default_address() if address is None else address, authkey, mode)
+    manager = _unconnected(ArrayManager, default_address() if address is None else address, authkey, mode, tls)
     try:
         manager.connect()
     except HostGoneError:
-        if not start:
+        if not start or str(manager.address).startswith(TCP_PREFIX):
             raise
         start_detached(str(manager.address))
         manager.connect()
@@ -575,9 +627,9 @@ def connect(
 
 
 def _unconnected(
-    cls: type[ArrayManager], address: str, authkey: bytes | None = None, mode: str = READ_WRITE
+    cls: type[ArrayManager], address: str, authkey: bytes | None = None, mode: str = READ_WRITE, tls: Any = None
 ) -> ArrayManager:
-    manager = cls(address=address, authkey=authkey)
+    manager = cls(address=address, authkey=authkey, tls=tls)
     manager._mode = mode
     return manager
 
@@ -616,8 +668,21 @@ def _end_process(host: Any, timeout: float) -> None:
     host.close()
 
 
+def _ports(listen: str | Sequence[str]) -> tuple[str, ...]:
+    """Check what is to be listened on.
+
+    Raises
+    ------
+    ValueError
+    """
+    ports = (listen,) if isinstance(listen, str) else tuple(listen)
+    for port in ports:
+        parse_tcp(port)
+    return ports
+
+
 def _normal_address(address: Any) -> str | None:
-    """Turn what users write into ``unix:...``.
+    """Turn what users write into ``unix:...`` or ``tcp://...``.
 
     Raises
     ------
@@ -626,12 +691,14 @@ def _normal_address(address: Any) -> str | None:
     if address is None or address == "":
         return None
     if isinstance(address, tuple):
-        raise ValueError(
-            f"address {address!r}: hosts listen on Unix sockets; use 'unix:/path', or leave the address out"
-        )
+        # As the standard library writes network addresses.
+        address = tcp_address(address) if len(address) == 2 else repr(address)
     if not isinstance(address, str):
         raise TypeError(f"address must be 'unix:/path' or '/path', not {address!r}")
     text: str = address
+    if text.startswith(TCP_PREFIX):
+        parse_tcp(text)
+        return text
     if text.startswith("\0"):
         text = "@" + text[1:]
     if not text.startswith(LOCAL_PREFIX):

@@ -204,9 +204,10 @@ def test_answers_with_files_are_not_piled_up() -> None:
 CROWD = """
 import resource, sys
 from arrayhost.client.session import Session
+from arrayhost.client.ways import UnixWay
 from arrayhost.wire.frames import Kind
 resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
-clients = [Session(sys.argv[1]) for _ in range(int(sys.argv[2]))]
+clients = [Session(UnixWay(sys.argv[1])) for _ in range(int(sys.argv[2]))]
 for client in clients:
     client.open()
     client.request(Kind.STATISTICS, None)

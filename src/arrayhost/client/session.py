@@ -31,8 +31,10 @@ import numpy as np
 from arrayhost.client.conditions import TRAVELLING, report
 from arrayhost.client.functions import sendable
 from arrayhost.client.links import Lease, MappedSource, Source
+from arrayhost.client.remote import RemoteGuard, RemoteSource
+from arrayhost.client.ways import NetworkWay, UnixWay, way_to
 from arrayhost.core.handles import ObjectHandle
-from arrayhost.errors import HostGoneError, ProtocolError, ReadOnlyError, StaleProxyError
+from arrayhost.errors import HostGoneError, ProtocolError, ReadOnlyError, StaleProxyError, UnsupportedError
 from arrayhost.evaluation.permitted import check_call_reads_only, check_evaluation_reads_only, check_reads_only
 from arrayhost.memory.control import ROW_WORDS, ControlTable
 from arrayhost.memory.segments import map_segment
@@ -40,12 +42,10 @@ from arrayhost.sync.filelocks import LockFiles
 from arrayhost.sync.guards import Guard, held_here
 from arrayhost.sync.readonly import ReadOnlyGuard
 from arrayhost.wire import failures
-from arrayhost.wire.addresses import connect_unix
-from arrayhost.wire.authentication import prove
 from arrayhost.wire.codec import Codec, Encoder, unpack_handle
 from arrayhost.wire.frames import Kind, pack_frame
 from arrayhost.wire.hello import CALLS, READ_ONLY, READ_WRITE, SESSION, Hello, pack_hello
-from arrayhost.wire.streams import Message, UnixStream, close_all
+from arrayhost.wire.streams import Message, close_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -53,14 +53,18 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from arrayhost.client.links import Link
+    from arrayhost.client.ways import Stream
     from arrayhost.core.handles import ArrayHandle
     from arrayhost.evaluation.operations import Operation
     from arrayhost.memory.segments import Mapping as SegmentMapping
 
 __all__ = ["Session", "close_sessions", "find_link", "forget_sessions", "register_link", "round_trips", "session_for"]
 
-CONNECT_TIMEOUT = 10.0
 _LOOK_SECONDS = 0.05
+# Connections for locks that are kept for the next ones.
+_MOST_SPARE = 8
+# Told in one message at most, which a host bounds.
+_IDENTS_AT_ONCE = 1000
 # Seconds to look for an answer before sleeping for it; those to small requests take a few microseconds.
 _PATIENCE = 50e-6
 _IDENTS = struct.Struct("<Q")
@@ -89,10 +93,11 @@ def round_trips() -> int:
 class _Connection:
     """One thread's connection."""
 
-    def __init__(self, stream: UnixStream, number: int) -> None:
+    def __init__(self, stream: Stream, number: int) -> None:
         self.stream = stream
         self.number = number
         self.sequence = 0
+        self.broken = False
         # A thread that ends drops its connection; the socket must not wait for the garbage collector.
         weakref.finalize(self, stream.close).atexit = False
 
@@ -137,6 +142,15 @@ def _told(number: int, kind: Kind, body: Any) -> bytes:
     return pack_frame(kind, number & 0xFFFFFFFF, msgpack.packb(body))
 
 
+def _confirmed(streamed: Message, confirmation: Message | None) -> Message:
+    """The answer of a host that has sent memory as it was: that, if it held still meanwhile, else what came after."""
+    if confirmation is None:
+        raise HostGoneError("the host ended before it confirmed what it had sent")
+    if confirmation.sequence == streamed.sequence and confirmation.kind == Kind.DONE:
+        return streamed._replace(kind=Kind.RESULT)
+    return confirmation
+
+
 def _count(lease: Lease, counted: list[int]) -> None:
     """Count a lease that an answer granted, and note that it was. No interrupt can come between the two."""
     lease.count[0] += 1
@@ -148,9 +162,8 @@ class Session:
 
     Parameters
     ----------
-    address : str
-    authkey : bytes, optional
-        Presented to the host, which refuses a wrong one.
+    way : UnixWay or NetworkWay
+        How it is reached. Over the network nothing is mapped, and nothing is pickled in either direction.
     mode : str
         ``"r+"``, or ``"r"``: memory is mapped without the right to write, and the host refuses every change.
 
@@ -160,8 +173,10 @@ class Session:
     then a pipe that it inherited keeps its leases.
     """
 
-    def __init__(self, address: str, authkey: bytes | None = None, mode: str = READ_WRITE) -> None:
-        self.address = address
+    def __init__(self, way: UnixWay | NetworkWay, mode: str = READ_WRITE) -> None:
+        self.way = way
+        self.address = way.address
+        self.is_remote = isinstance(way, NetworkWay)
         self.mode = mode
         self.read_only = mode == READ_ONLY
         self._guard_type = ReadOnlyGuard if self.read_only else Guard
@@ -172,12 +187,12 @@ class Session:
         # The segment of the newest small array: whoever makes and drops one after the other maps it only once.
         self._latest_shared: SegmentMapping | None = None
         self.closed = False
-        self._authkey = authkey
-        self._host_unpickles = True
+        self._host_unpickles = not self.is_remote
         self._ident = b""
         self._lock = threading.RLock()
         self._local = _Local()
-        self._channel: socket.socket | None = None
+        self._channel: Stream | None = None
+        self._spare: list[_Connection] = []  # that hold no lock at the moment
         self._outbox: deque[bytes | _LeaseEnd] = deque()
         self._numbers = itertools.count(1)
         self._ends: dict[int, tuple[_LeaseEnd, weakref.ref[Lease]]] = {}
@@ -217,10 +232,10 @@ class Session:
                 gone.nothing_sent = True
                 raise gone
             inherited = bool(self._leases())
-            if inherited:
+            if inherited or self.is_remote:
                 wanted = b""  # among what is claimed, or asked for afterwards
             ident = os.urandom(16)
-            proof = prove(self._authkey, ident) if self._authkey is not None else b""
+            proof = self.way.proof(ident)
             stream, message = self._hello(Hello(SESSION, ident, 0, proof, self.mode, wanted))
             try:
                 self._adopt(message)
@@ -231,19 +246,15 @@ class Session:
             finally:
                 close_all(message.fds)
             self._ident = ident
-            self._channel = stream.socket
+            self._channel = stream
             if inherited:
                 self._claim_inherited()
         register_link(self)
 
-    def _stream(self) -> UnixStream:
-        """Connect to the host, which has been checked to run as this user: it is trusted, pickles and all."""
-        return UnixStream(connect_unix(self.address, CONNECT_TIMEOUT), trusted=True)
-
-    def _hello(self, hello: Hello) -> tuple[UnixStream, Message]:
-        stream = self._stream()
+    def _hello(self, hello: Hello) -> tuple[Stream, Message]:
+        stream = self.way.connect()
         try:
-            stream.socket.settimeout(CONNECT_TIMEOUT)
+            stream.socket.settimeout(self.way.timeout)
             with contextlib.suppress(HostGoneError):  # a host that lets nobody in has hung up, but said why
                 stream.send(Kind.HELLO, 0, pack_hello(hello))
             message = stream.receive()
@@ -264,12 +275,16 @@ class Session:
         host_id, lock_timeout, n_slots, n_files, unpickles, _ = msgpack.unpackb(message.body)
         if self.host_id and self.host_id != host_id:
             raise HostGoneError(f"the host at {self.address} is another one now; arrays of the old one are gone")
-        if self._table is None:
+        if self._table is None and self.is_remote:
+            self._table = ControlTable.private(n_slots)
+        elif self._table is None:
             writeable = not self.read_only
             self._table = ControlTable.open(message.fds[0], n_slots * ROW_WORDS * 8, writeable=writeable)
             self._files = LockFiles(message.fds[1 : 1 + n_files], writeable=writeable)
             del message.fds[1 : 1 + n_files]
-        self.host_id, self.lock_timeout, self._host_unpickles = host_id, lock_timeout, bool(unpickles)
+        self.host_id, self.lock_timeout, self._host_unpickles = (
+            host_id, lock_timeout, bool(unpickles) and not self.is_remote,
+        )  # fmt: skip
 
     def _leases(self) -> list[Lease]:
         """The living leases of this process."""
@@ -322,16 +337,12 @@ class Session:
 
     def retire_if_ended(self) -> bool:
         """Let go of what a host that has ended left here; tell whether it has."""
-        channel = self._channel
-        if channel is None:
-            return self.closed
-        try:
+        with self._telling:
+            channel = self._channel
+            if channel is None:
+                return self.closed
             # Nothing is ever sent on this socket after the hello: readable means that the other side is closed.
-            ended = channel.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-        except BlockingIOError:
-            ended = False
-        except OSError:
-            ended = True
+            ended = channel.has_ended()
         if ended:
             self.close()
         return ended
@@ -349,6 +360,7 @@ class Session:
             for connection in list(self._connections):
                 connection.stream.close()
             self._local = _Local()
+            self._spare.clear()
             if self._channel is not None:
                 self._channel.close()
                 self._channel = None
@@ -378,6 +390,11 @@ class Session:
         """
         if self.read_only:
             check_reads_only(kind)
+        if self.is_remote and kind in (Kind.RUN, Kind.APPLY):
+            raise UnsupportedError(
+                f"functions do not travel over the network to {self.address}: register it with the host's manager and "
+                "call it by its name, or use the host's Unix socket"
+            )
         by_value = kind not in _RUNNING_CODE
         encoder = Encoder(lambda part: _reference(part, self, by_value=by_value), allow_pickle=self._host_unpickles)
         return self._exchange(kind, encoder.encode(value), encoder.attachments, timeout=timeout)
@@ -391,7 +408,6 @@ class Session:
         timeout: float | None = None,
         resolve: Callable[[Any, list[int]], Any] | None = None,
     ) -> Any:
-        global _n_round_trips
         local = self._local
         if local.connection is None:
             self.open()
@@ -404,6 +420,25 @@ class Session:
             error.nothing_sent = True
             raise
         local.connection = None
+        try:
+            return self._exchange_on(connection, kind, body, attachments, timeout=timeout, resolve=resolve)
+        finally:
+            if not connection.broken:
+                local.connection = connection
+
+    def _exchange_on(
+        self,
+        connection: _Connection,
+        kind: Kind,
+        body: bytes,
+        attachments: Sequence[npt.NDArray[Any]] = (),
+        *,
+        timeout: float | None = None,
+        resolve: Callable[[Any, list[int]], Any] | None = None,
+    ) -> Any:
+        """Carry one exchange out; the connection is broken, and closed, unless it was a whole one."""
+        global _n_round_trips
+        connection.broken = True
         connection.sequence = sequence = connection.sequence + 1
         stream = connection.stream
         counted: list[int] = []
@@ -419,6 +454,8 @@ class Session:
             message = stream.receive(_PATIENCE if timeout is None else 0.0)
             if message is None:
                 raise HostGoneError(f"the host at {self.address} has ended")
+            if message.kind == Kind.STREAMED:
+                message = _confirmed(message, stream.receive())
             if message.sequence != sequence:
                 raise ProtocolError(f"the host answered request {message.sequence} instead of {sequence}")
             if timeout is not None:
@@ -437,14 +474,47 @@ class Session:
             is_error = message is not None and message.sequence == sequence and message.kind == Kind.ERROR
             is_lost = message is not None and message.failure is not None  # with leases that were not counted
             if isinstance(error, Exception) and not is_lost and (is_error or not isinstance(error, _BREAKING)):
-                local.connection = connection  # an answer like any other
+                connection.broken = False  # an answer like any other
             else:
                 self._abandon(connection, sequence, counted)
                 if isinstance(error, HostGoneError):
                     self.retire_if_ended()
             raise
-        local.connection = connection
+        connection.broken = False
         return result
+
+    # -- locks that the host holds for a remote process ----------------------------------------------------------
+
+    def lock_connection(self) -> _Connection:
+        """Take out a connection that will hold a lock: only requests of that lock's holder go over it."""
+        self.open()
+        try:
+            return self._spare.pop()
+        except IndexError:
+            return self._connect()
+
+    def request_on(self, connection: _Connection, kind: Kind, value: Any) -> Any:
+        """Send a request over a connection that holds a lock, or is to; see `request`.
+
+        Raises
+        ------
+        HostGoneError
+            The connection was lost, and the lock with it.
+        """
+        encoder = Encoder(lambda part: _reference(part, self, by_value=True), allow_pickle=False)
+        body = encoder.encode(value)
+        if connection.broken:
+            raise HostGoneError(f"the connection with {self.address} that held the lock was lost")
+        return self._exchange_on(connection, kind, body, encoder.attachments)
+
+    def spare_connection(self, connection: _Connection) -> None:
+        """Give back a connection that holds no lock any more."""
+        if connection.broken:
+            return
+        if len(self._spare) < _MOST_SPARE:
+            self._spare.append(connection)
+        else:
+            connection.stream.close()
 
     def _abandon(self, connection: _Connection, sequence: int, counted: list[int]) -> None:
         """Give an exchange up: the host takes back what its answer granted and was not counted here."""
@@ -543,10 +613,14 @@ class Session:
             source = self.sources.get(array.ident)
             if source is not None:
                 return source
+            assert self._table is not None
+            if self.is_remote:
+                source = RemoteSource(self, array, RemoteGuard(self, self._table, array))
+                self.sources[array.ident] = source
+                return source
             mapped = self._segments.get(array.segment)
             if mapped is None:
                 return None
-            assert self._table is not None
             assert self._files is not None
             guard = self._guard_type(self._table, self._files, array.slot, array.generation)
             guard.check_current()
@@ -683,10 +757,7 @@ class Session:
         """Send one frame without waiting; False if the socket is full."""
         if self._channel is not None and frame:
             try:
-                # Far below the size up to which a socket takes a message whole or not at all.
-                self._channel.send(frame, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-            except BlockingIOError:
-                return False
+                return self._channel.tell(frame)
             except OSError:
                 pass  # the host is gone, and all leases with it
         return True
@@ -699,9 +770,15 @@ class Session:
         channel = self._channel
         if channel is None or not self._ends:
             return
+        if self.is_remote:
+            # A pipe does not travel. The child has the grace of pickled handles to connect.
+            idents = [lease.ident for lease in self._leases()]
+            for start in range(0, len(idents), _IDENTS_AT_ONCE):
+                self._tell(Kind.EXPORT, idents[start : start + _IDENTS_AT_ONCE])
+            return
         reader, self._new_pipe = os.pipe2(os.O_CLOEXEC)
         try:
-            _send_waiting(channel, pack_frame(Kind.FORK_GUARD, 0, msgpack.packb(None), 1), reader)
+            _send_waiting(channel.socket, pack_frame(Kind.FORK_GUARD, 0, msgpack.packb(None), 1), reader)
         except OSError:
             pass  # the host is gone: nothing to keep
         finally:
@@ -739,8 +816,15 @@ class Session:
 # -- sessions of this process -------------------------------------------------------------------------------------
 
 
-def session_for(address: str, authkey: bytes | None = None, wanted: bytes = b"", mode: str = READ_WRITE) -> Session:
+def session_for(
+    address: str, authkey: bytes | None = None, wanted: bytes = b"", mode: str = READ_WRITE, tls: Any = None
+) -> Session:
     """Return this process's open session with the host at an address; for `wanted` see `Session.open`.
+
+    Parameters
+    ----------
+    authkey, tls
+        As for `arrayhost.connect`; None for what this process used last at this address.
 
     Raises
     ------
@@ -753,12 +837,18 @@ def session_for(address: str, authkey: bytes | None = None, wanted: bytes = b"",
     with _registry_lock:
         session = _by_address.get((address, mode))
     spare = None
-    if session is None or (authkey is not None and session._authkey != authkey):
-        session = Session(address, authkey, mode)
+    if session is None or not session.way.serves(authkey, tls):
+        session = Session(way_to(address, authkey, tls), mode)
         session.open(wanted)
+        if session.is_remote:
+            # Beside a session that maps the host's arrays: whoever names this address wants to use it.
+            with _registry_lock:
+                _by_address[address, mode] = session
+                _links.setdefault((session.host_id, mode), session)
+            return session
         with _registry_lock:
             known = _links.get((session.host_id, mode))
-            if isinstance(known, Session) and not known.closed and known is not session:
+            if isinstance(known, Session) and not (known.closed or known.is_remote or known is session):
                 # The same host was reached before. Two sessions would map its arrays twice.
                 spare, session = session, known
             _by_address[address, mode] = session
@@ -772,7 +862,7 @@ def session_for(address: str, authkey: bytes | None = None, wanted: bytes = b"",
 
 def take_over(address: str, host_id: bytes, table: ControlTable, files: LockFiles, leases: Sequence[Lease]) -> None:
     """In a process that was forked from a host: make a session the way to that host for the proxies inherited."""
-    session = Session(address)
+    session = Session(UnixWay(address))
     session.host_id, session._table, session._files = host_id, table, files
     for lease in leases:
         lease.link, lease.count, lease.exported = session, [0], False
@@ -797,9 +887,9 @@ def find_link(address: str, host_id: bytes, wanted: bytes = b"", mode: str = REA
     HostGoneError
         That host has ended, even if another listens at its address.
     """
-    link = _links.get((host_id, mode))
-    if link is not None and not getattr(link, "closed", False):
-        return link
+    for link in (_by_address.get((address, mode)), _links.get((host_id, mode))):
+        if link is not None and link.host_id == host_id and not getattr(link, "closed", False):
+            return link
     session = session_for(address, wanted=wanted, mode=mode)
     if session.host_id != host_id:
         raise HostGoneError(f"the host at {address} is another one now; arrays of the old one are gone")

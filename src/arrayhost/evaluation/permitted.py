@@ -115,8 +115,8 @@ _MODULES = frozenset(
     ["numpy", "numpy.char", "numpy.fft", "numpy.lib.recfunctions", "numpy.lib.scimath", "numpy.lib.stride_tricks",
      "numpy.linalg", "numpy.strings"]
 )  # fmt: skip
-# What NumPy calls functions of arrays although they write files.
-_NOT_FUNCTIONS = frozenset(["save", "savez", "savez_compressed", "savetxt"])
+# What NumPy calls functions of arrays although they write files, or reach any memory whatever.
+_NOT_FUNCTIONS = frozenset(["save", "savez", "savez_compressed", "savetxt", "as_strided"])
 _UFUNC_METHODS = frozenset(["__call__", "reduce", "accumulate", "reduceat", "outer", "at"])
 _DISPATCHED: type = type(np.sum)
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from arrayhost.host.loop import Loop
     from arrayhost.wire.limits import Limits
 
-__all__ = ["Listener", "Newcomer", "Reception"]
+__all__ = ["Listener", "Newcomer", "Reception", "tell_refusal"]
 
 log = logging.getLogger(__name__)
 
@@ -190,7 +190,7 @@ class Reception:
         self._spare = -1
         try:
             with listener.accept() as sock:
-                _tell(sock, 0, at_limit("another client", error.errno))
+                tell_refusal(sock, 0, at_limit("another client", error.errno))
         except (OSError, NotAuthorizedError):  # another thread was quicker
             return False
         finally:
@@ -250,11 +250,11 @@ class Reception:
 
     def _refuse(self, newcomer: Newcomer, sequence: int, error: ArrayHostError) -> None:
         log.warning("refused a peer: %s", error)
-        _tell(newcomer.socket, sequence, error)
+        tell_refusal(newcomer.socket, sequence, error)
         self._drop(newcomer)
 
 
-def _tell(sock: socket.socket, sequence: int, error: ArrayHostError) -> None:
+def tell_refusal(sock: socket.socket, sequence: int, error: ArrayHostError) -> None:
     """Answer a hello with an error."""
     description = failures.describe(error, with_traceback=False, allow_pickle=False)
     with contextlib.suppress(OSError):

@@ -37,9 +37,12 @@ from arrayhost.evaluation.permitted import (
 from arrayhost.host import reports
 from arrayhost.host.clients import work_for
 from arrayhost.host.inspection import named_record
+from arrayhost.host.locks import HeldLocks
 from arrayhost.host.service import ident_of
 from arrayhost.host.store import ObjectReferent, Operand
+from arrayhost.host.streaming import LiveCopy, live_copy
 from arrayhost.memory.access import to_send
+from arrayhost.sync.filelocks import EXCLUSIVE
 from arrayhost.sync.guards import caller_holds
 from arrayhost.wire import failures
 from arrayhost.wire.codec import Codec, Encoder
@@ -52,6 +55,7 @@ if TYPE_CHECKING:
     from arrayhost.core.handles import ObjectHandle
     from arrayhost.host.server import Server
     from arrayhost.host.sessions import ClientSession
+    from arrayhost.wire.network import NetworkStream
     from arrayhost.wire.streams import Message, UnixStream
 
 __all__ = ["CallConnection"]
@@ -78,7 +82,7 @@ class CallConnection:
     Parameters
     ----------
     server : Server
-    stream : UnixStream
+    stream : UnixStream or NetworkStream
     session : ClientSession
         Whose everything granted here is.
     number : int
@@ -90,7 +94,7 @@ class CallConnection:
         Received so far.
     """
 
-    def __init__(self, server: Server, stream: UnixStream, session: ClientSession, number: int) -> None:
+    def __init__(self, server: Server, stream: UnixStream | NetworkStream, session: ClientSession, number: int) -> None:
         self.stream = stream
         self.session = session
         self.number = number
@@ -103,6 +107,7 @@ class CallConnection:
         self._sequence = -1
         self._abandoned: tuple[int, list[int]] = (-1, [])
         self._ends_after_answer = False
+        self._locks = HeldLocks()
         self.n_requests = 0
         self._answered = 0.0
         self._is_quick = False
@@ -130,6 +135,9 @@ class CallConnection:
             return not self._ends_after_answer
         except (HostGoneError, HostMemoryError, ProtocolError) as error:
             log.debug("a client's connection ended: %s", error)  # nobody is left to be told
+        finally:
+            # Only a client over the network has any, and its connections are never idle.
+            self._locks.end()
         return False
 
     def _receive(self) -> Message | None:
@@ -151,7 +159,7 @@ class CallConnection:
         """Take no further request; one that is being carried out is still answered. From any thread."""
         self._ends_after_answer = True
         with contextlib.suppress(OSError):  # it has hung up already
-            self.stream.socket.shutdown(socket.SHUT_RD)
+            socket.socket.shutdown(self.stream.socket, socket.SHUT_RD)
 
     def abandon(self, sequence: int, counted: list[int]) -> None:
         """Take back what the answer to an interrupted request granted, or will grant, and its client did not count."""
@@ -203,12 +211,25 @@ class CallConnection:
             if self.session.read_only:
                 check_reads_only(message.kind)
             result = _HANDLERS[message.kind](self, message, making)
+            if isinstance(result, LiveCopy):
+                result = self._stream_live(message, result)
             return self._encode_result(result, map_again=message.kind == Kind.ATTACH)
         except Exception as error:  # whatever the request or a user's code raised is the caller's to see
             warned = failures.describe_warnings(reports.collected_warnings())
             self._revoke()
             own_code = message.kind in _MAKING and not isinstance(error, ArrayHostError)
             return self._encode_error(error, warned, with_traceback=own_code)
+
+    def _stream_live(self, message: Message, result: LiveCopy) -> Any:
+        """Send an array's memory as it is; return None if it held still, else what is to be sent in its place."""
+        encoder = Encoder(_no_reference, allow_pickle=False)
+        body = b"\0" + encoder.encode([result.values, []])
+        try:
+            self.stream.send(Kind.STREAMED, message.sequence, body, encoder.attachments)
+        except HostGoneError:
+            self.stream.cut()  # whatever else was sent would be taken for the array's
+            raise
+        return result.confirmed()
 
     def _send(self, sequence: int, answer: _Answer) -> None:
         kind, body, attachments, fds = answer
@@ -257,7 +278,7 @@ class CallConnection:
         new = map_again or not self._store.leases.has_any(segment.ident, self._holder)
         self._store.grant(ident, self._holder)
         self._granted.append(ident)
-        if new and len(segments) < _MOST_SEGMENTS:
+        if new and self.stream.passes_files and len(segments) < _MOST_SEGMENTS:
             segments.append(segment.ident)
             fds.append(segment.fd)
         return referent.handle()
@@ -346,7 +367,8 @@ class CallConnection:
         if not self._trusted:
             check_untrusted(operation, args, _is_operand)
         with self._context(context):
-            return self._service.evaluate(operation, args, kwargs)
+            live = None if self.stream.passes_files else live_copy(operation, args)
+            return self._service.evaluate(operation, args, kwargs) if live is None else live
 
     def _apply(self, message: Message, making: Hashable) -> Any:
         if not self._trusted:
@@ -418,6 +440,19 @@ class CallConnection:
 
     def _list_names(self, message: Message, making: Hashable) -> list[str]:
         return self._store.names.listed()
+
+    def _lock(self, message: Message, making: Hashable) -> list[Any]:
+        operand, mode, timeout = self._parts(message, self._operand, Operand, int, (int, float))
+        if self.session.read_only and mode == EXCLUSIVE:
+            raise ReadOnlyError
+        return self._locks.take(operand.referent, mode, timeout)
+
+    def _fetch(self, message: Message, making: Hashable) -> Any:
+        return self._locks.values(self._decode(message, self._operand))
+
+    def _unlock(self, message: Message, making: Hashable) -> None:
+        ident, values, mended = self._parts(message, self._operand, int, object, bool)
+        self._locks.give_back(ident, values, mended=mended)
 
     def _attributes(self, message: Message, making: Hashable) -> dict[str, Any]:
         operand, changes, removed, mode = self._parts(message, self._operand, Operand, dict, list, str)
@@ -499,6 +534,9 @@ _BY_KIND: dict[Kind, Callable[[CallConnection, Message, Hashable], Any]] = {
     Kind.RECORDS: CallConnection._records,
     Kind.STATISTICS: CallConnection._statistics,
     Kind.DESCRIBE: CallConnection._describe,
+    Kind.LOCK: CallConnection._lock,
+    Kind.FETCH: CallConnection._fetch,
+    Kind.UNLOCK: CallConnection._unlock,
     Kind.SHUTDOWN: CallConnection._shutdown,
 }
 _HANDLERS = {int(kind): handler for kind, handler in _BY_KIND.items()}

@@ -7,6 +7,7 @@ session ends when its lease channel does, which the kernel sees to however the c
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import itertools
 import logging
@@ -20,13 +21,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 
-from arrayhost.core.records import ClientRecord, HostRecord
-from arrayhost.errors import HostBusyError, NotAuthorizedError, ProtocolError, StaleProxyError
+from arrayhost.core.records import ClientRecord, Creator, HostRecord
+from arrayhost.errors import ArrayHostError, HostBusyError, NotAuthorizedError, ProtocolError, StaleProxyError
 from arrayhost.host import reports
 from arrayhost.host.clients import describe_process
 from arrayhost.host.inspection import array_records
 from arrayhost.host.loop import Loop
-from arrayhost.host.reception import Reception
+from arrayhost.host.network import NetworkListener
+from arrayhost.host.reception import Reception, tell_refusal
 from arrayhost.host.requests import CallConnection
 from arrayhost.host.sessions import ClientSession, fork_pipe, lease_message
 from arrayhost.memory.access import to_send
@@ -34,19 +36,22 @@ from arrayhost.wire.addresses import UnixListener, peer_credentials
 from arrayhost.wire.authentication import prove
 from arrayhost.wire.codec import pack_handle
 from arrayhost.wire.frames import Kind
-from arrayhost.wire.hello import CALLS, READ_ONLY
+from arrayhost.wire.hello import CALLS, READ_ONLY, unpack_hello
 from arrayhost.wire.limits import Transit
 from arrayhost.wire.streams import UnixStream, close_all, receive_ready
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-    from arrayhost.core.records import Creator, HostStatistics
+    from arrayhost.core.records import HostStatistics
     from arrayhost.host.reception import Newcomer
     from arrayhost.host.service import Service
     from arrayhost.host.store import Operand
+    from arrayhost.wire.frames import Frame
     from arrayhost.wire.hello import Hello
     from arrayhost.wire.limits import Limits
+    from arrayhost.wire.network import NetworkStream
+    from arrayhost.wire.streams import Message
 
 __all__ = ["Server"]
 
@@ -60,10 +65,11 @@ _DRAIN_LOOK = 0.02
 _PEERS_SHARE = 0.5
 # After an error that no peer of the loop's caused. Without a pause a lasting one would be a busy loop.
 _PAUSE_SECONDS = 0.05
+_LEASE_BYTES = 64 * 1024
 
 
 class Server:
-    """Serve a `Service` on a Unix socket.
+    """Serve a `Service` on a Unix socket, and on TCP ports.
 
     Parameters
     ----------
@@ -117,15 +123,44 @@ class Server:
         self._drains_until: float | None = None
         self.drain_seconds = 0.0  # given to running requests when a client asks for the end
         self._parent_pidfd = parent_pidfd
+        self._network: list[NetworkListener] = []
+        self._todo: deque[Callable[[], None]] = deque()  # what other threads have the loop do
         _servers.add(self)
 
     # -- life ----------------------------------------------------------------------------------------------------
+
+    def listen(self, address: str, tls: Any = None, *, insecure: bool = False) -> str:
+        """Listen on a TCP port besides; return its address with the port that was taken.
+
+        Parameters
+        ----------
+        address : str
+            ``tcp://host:port``; port 0 takes a free one.
+        tls : None, SSLContext or sequence of path
+            See `arrayhost.wire.tls.host_context`.
+        insecure : bool
+            Listen on other addresses than loopback also without TLS.
+
+        Raises
+        ------
+        NotAuthorizedError, OSError, ValueError
+        """
+        listener = NetworkListener(address, self._authkey, tls, insecure=insecure, welcome=self._welcome)
+        self._network.append(listener)
+        return listener.address
+
+    @property
+    def network_addresses(self) -> tuple[str, ...]:
+        """The TCP ports that it listens on."""
+        return tuple(listener.address for listener in self._network)
 
     def serve_forever(self) -> None:
         """Serve until `stop`; the process's warnings are routed to callers meanwhile."""
         reports.install()
         log.info("process %d hosts arrays at %s", os.getpid(), self.address)
         self._reception.open(self._listener)
+        for listener in self._network:
+            listener.start()
         if self._parent_pidfd is not None:
             self._loop.watch(self._parent_pidfd, self._parent_ended, self._parent_ended)
         try:
@@ -137,7 +172,7 @@ class Server:
                     time.sleep(_PAUSE_SECONDS)
         finally:
             reports.uninstall()
-            self._close()
+            self.close()
             log.info("the host at %s has ended", self.address)
 
     def stop(self) -> None:
@@ -217,6 +252,8 @@ class Server:
             times.append(self._drain_on(self._drains_until))
         due = min((when for when in times if when is not None), default=None)
         self._loop.turn(None if due is None else max(0.0, due - time.monotonic()))
+        while self._todo:
+            self._todo.popleft()()
         self._reception.keep_deadlines()
         self._keep_lease_deadlines()
 
@@ -226,7 +263,7 @@ class Server:
             connections = list(self._connections)
         if self._reception.is_open:
             log.info("draining: %d connections", len(connections))
-            self._reception.close()
+            self._stop_listening()
         for connection in connections:
             connection.end_after_answer()
         now = time.monotonic()
@@ -237,8 +274,14 @@ class Server:
             return now
         return min(now + _DRAIN_LOOK, until)
 
-    def _close(self) -> None:
+    def _stop_listening(self) -> None:
         self._reception.close()
+        for listener in self._network:
+            listener.close()
+
+    def close(self) -> None:
+        """Let go of everything; `serve_forever` does this at its end."""
+        self._stop_listening()
         # First, so that the end of the sessions frees nothing: clients go on reading what they have mapped.
         self.service.store.close()
         for session in list(self._sessions.values()):
@@ -252,6 +295,8 @@ class Server:
     def after_fork_in_child(self) -> None:
         """Let go of every socket: while the child had them open, nobody would notice the host's end."""
         self._reception.hang_up()
+        for listener in self._network:
+            listener.after_fork_in_child()
         for session in self._sessions.values():
             session.socket.close()
         for connection in self._connections:
@@ -265,6 +310,17 @@ class Server:
 
     def _admit(self, newcomer: Newcomer, hello: Hello, sequence: int) -> None:
         """Take a peer in, or raise what it is refused with."""
+        session = self._session_of(hello)
+        if session is None:
+            self._begin_session(newcomer, hello, sequence)
+        else:
+            newcomer.socket.setblocking(True)
+            stream = UnixStream(newcomer.socket, trusted=session.trusted and newcomer.trusted)
+            stream.limit(self._transit)
+            self._begin_calls(stream, session, hello.number, sequence)
+
+    def _session_of(self, hello: Hello) -> ClientSession | None:
+        """Return the session that a hello belongs to, None if it begins one, or raise what it is refused with."""
         if hello.proof and not hmac.compare_digest(hello.proof, prove(self._authkey, hello.ident)):
             raise NotAuthorizedError("the client's authkey is not this host's; give connect() the key of the host")
         session = self._sessions.get(hello.ident)
@@ -273,10 +329,7 @@ class Server:
         limit = _max_peers()
         if len(self._loop) + len(self._connections) - len(self._parked) >= limit:
             raise HostBusyError(limit)
-        if session is None:
-            self._begin_session(newcomer, hello, sequence)
-        else:
-            self._begin_calls(newcomer, session, hello.number, sequence)
+        return session
 
     def _begin_session(self, newcomer: Newcomer, hello: Hello, sequence: int) -> None:
         store = self.service.store
@@ -316,10 +369,9 @@ class Server:
             return None
         return operand
 
-    def _begin_calls(self, newcomer: Newcomer, session: ClientSession, number: int, sequence: int) -> None:
-        newcomer.socket.setblocking(True)
-        stream = UnixStream(newcomer.socket, trusted=session.trusted and newcomer.trusted)
-        stream.limit(self._transit)
+    def _begin_calls(
+        self, stream: UnixStream | NetworkStream, session: ClientSession, number: int, sequence: int
+    ) -> None:
         connection = CallConnection(self, stream, session, number)
         session.add(connection)
         with self._count_lock:
@@ -330,6 +382,73 @@ class Server:
             self._end_calls(connection)
             raise
         self._start_thread(connection)
+
+    # -- peers over the network ----------------------------------------------------------------------------------
+
+    def _later(self, action: Callable[[], None]) -> None:
+        """Have the loop do something. From any thread."""
+        self._todo.append(action)
+        with contextlib.suppress(OSError):  # the loop has ended
+            self.wake()
+
+    def _welcome(self, stream: NetworkStream, message: Message, peer: str) -> None:
+        """Take over a peer that has proved the key. Called by the thread that heard it."""
+        self._later(lambda: self._admit_remote(stream, message, peer))
+
+    def _admit_remote(self, stream: NetworkStream, message: Message, peer: str) -> None:
+        """Take a peer over the network in, or tell it why not."""
+        try:
+            if message.kind != Kind.HELLO:
+                raise ProtocolError("something else than a hello from a peer that has just connected")
+            hello = unpack_hello(message.body)
+            session = self._session_of(hello)
+            if session is None:
+                self._begin_remote_session(stream, hello, message.sequence, peer)
+            else:
+                self._begin_calls(stream, session, hello.number, message.sequence)
+        except ArrayHostError as error:
+            log.warning("refused a peer at %s: %s", peer, error)
+            tell_refusal(stream.socket, message.sequence, error)
+            stream.close()
+
+    def _begin_remote_session(self, stream: NetworkStream, hello: Hello, sequence: int, peer: str) -> None:
+        client = Creator(0, "", peer)
+        session = ClientSession(
+            hello.ident, stream.socket, client, read_only=hello.mode == READ_ONLY, trusted=stream.trusted
+        )
+        session.stream = stream
+        store = self.service.store
+        about = [self.host_id, self.service.lock_timeout, store.table.n_slots, 0, session.trusted, b""]
+        stream.send(Kind.RESULT, sequence, msgpack.packb(about))
+        self._sessions[session.ident] = session
+        log.info("a process at %s connected", peer)
+        name = "arrayhost-leases"
+        threading.Thread(target=self._read_leases, args=(session, stream), name=name, daemon=True).start()
+
+    def _read_leases(self, session: ClientSession, stream: NetworkStream) -> None:
+        """Be the thread of a lease channel over the network: read it, and have the loop act."""
+        try:
+            while data := stream.socket.recv(_LEASE_BYTES):
+                session.decoder.feed(data)
+                frames = list(iter(session.decoder.next_frame, None))
+                if frames:
+                    self._later(lambda frames=frames: self._obey(session, frames))  # type: ignore[misc]
+        except (OSError, ProtocolError) as error:
+            log.info("the lease channel of %s broke: %s", session.client.program, error)
+        finally:
+            stream.close()
+            self._later(lambda: self._end_session(session))
+
+    def _obey(self, session: ClientSession, frames: list[Frame]) -> None:
+        """Do what a client over the network says of its leases, or end its session."""
+        try:
+            for frame in frames:
+                body = lease_message(frame)
+                if session.is_new(frame):
+                    _LEASE_HANDLERS[frame.kind](self, session, body, [])
+        except ProtocolError as error:
+            log.warning("a client sent something malformed on its lease channel and is dropped: %s", error)
+            self._end_session(session)
 
     # -- connections ---------------------------------------------------------------------------------------------
 
@@ -437,8 +556,11 @@ class Server:
             return
         session.ended = True
         self._unfinished.pop(session, None)
-        self._loop.unwatch(session.socket)
-        session.socket.close()
+        if session.stream is None:
+            self._loop.unwatch(session.socket)
+            session.socket.close()
+        else:
+            session.stream.cut()  # its thread closes it
         close_all(session.fds)
         for connection in session.connections():
             connection.stream.cut()

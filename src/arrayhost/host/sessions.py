@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from arrayhost.core.records import Creator
     from arrayhost.host.requests import CallConnection
     from arrayhost.wire.frames import Frame
+    from arrayhost.wire.network import NetworkStream
 
 __all__ = ["ClientSession", "fork_pipe", "lease_message"]
 
@@ -42,6 +43,8 @@ class ClientSession:
         The holder of its leases.
     socket : socket
         Its lease channel.
+    stream : NetworkStream or None
+        The same of a client over the network, which is read in a thread.
     read_only, trusted : bool
     ended : bool
         Its lease channel is closed, and so are soon its connections.
@@ -58,6 +61,7 @@ class ClientSession:
         self.connected = time.time()
         self.ident = ident
         self.socket = sock
+        self.stream: NetworkStream | None = None
         self.read_only = read_only
         self.trusted = trusted
         self.decoder = FrameDecoder(_MAX_LEASE_BYTES)

@@ -6,6 +6,7 @@ NumPy runs on; on x86-64 they also become visible in the order written, which th
 
 from __future__ import annotations
 
+import os
 import platform
 
 from arrayhost.memory.segments import Mapping, create_file, map_segment
@@ -74,3 +75,10 @@ class ControlTable:
     def open(cls, fd: int, n_bytes: int, *, writeable: bool = True) -> ControlTable:
         """Map a table received from its host."""
         return cls(map_segment(fd, n_bytes, writeable=writeable, huge_pages=False))
+
+    @classmethod
+    def private(cls, n_slots: int) -> ControlTable:
+        """Make a table for this process alone: what it knows of the rows of a host that it cannot map."""
+        fd, table = cls.create(n_slots)
+        os.close(fd)
+        return table

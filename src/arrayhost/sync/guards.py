@@ -153,6 +153,10 @@ class Hold:
             self.nets.remove(net)
             self.release()
 
+    def disown(self) -> None:
+        """In a forked child: the lock is the parent's."""
+        self.file = None
+
     def free(self) -> None:
         """Free the lock whatever the depth. Does nothing the second time, or in a forked child."""
         file = self.file
@@ -491,6 +495,11 @@ def note_active(hold: Hold) -> None:
     _active[id(hold)] = hold
 
 
+def forget(hold: Hold) -> None:
+    """Forget what `note_active` noted."""
+    _active.pop(id(hold), None)
+
+
 def held_here() -> list[Hold]:
     """Every hold of the calling thread, in whichever of its tasks."""
     if not _active:
@@ -564,7 +573,7 @@ def _after_fork_in_child() -> None:
     global _pid
     _pid = os.getpid()
     for hold in list(_active.values()):
-        hold.file = None
+        hold.disown()
         hold.guard.exclusive = None
         hold.guard.shared = []
         nets, hold.nets = hold.nets, []

@@ -41,6 +41,7 @@ class Kind(IntEnum):
     RESULT = 1
     ERROR = 2
     DONE = 3  # a result of None with nothing to tell beside it
+    STREAMED = 4  # a result that counts if DONE follows; else what follows is the answer
     # first frame of a connection
     HELLO = 10
     # requests
@@ -64,6 +65,9 @@ class Kind(IntEnum):
     RECORDS = 37  # all arrays and clients, or one array, described
     APPLY = 38  # a function of the caller's on an array
     FLUSH = 39  # make named arrays durable
+    LOCK = 50  # an array's lock, held for this connection
+    FETCH = 51  # the bytes of an array that is locked so
+    UNLOCK = 52  # with what is to be written back
     # on a session's lease channel, never answered
     RELEASE = 40
     EXPORT = 41

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from arrayhost.wire.limits import Transit
 
-__all__ = ["Message", "StreamIdle", "UnixStream", "close_all", "receive_ready"]
+__all__ = ["Message", "StreamIdle", "UnixStream", "close_all", "receive_ready", "shut"]
 
 # Most messages fit in the first; a buffer is allocated for each read, and a large one costs.
 _FIRST_BYTES = 4 * 1024
@@ -99,6 +99,8 @@ class UnixStream:
         "_lost", "_n_vain", "_receive", "_send", "_sent_files", "_transit", "_unread", "socket", "trusted",
     )  # fmt: skip
 
+    passes_files = True
+
     def __init__(self, sock: socket.socket, *, trusted: bool) -> None:
         self.socket = sock
         self.trusted = trusted
@@ -126,8 +128,16 @@ class UnixStream:
 
     def cut(self) -> None:
         """End the connection under whoever waits on it in another thread; the descriptor stays theirs to close."""
-        with contextlib.suppress(OSError):
-            self.socket.shutdown(socket.SHUT_RDWR)
+        shut(self.socket)
+
+    def tell(self, frame: bytes) -> bool:
+        """Send a frame without waiting; False if the socket is full."""
+        try:
+            # Far below the size up to which a socket takes a message whole or not at all.
+            self.socket.send(frame, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            return False
+        return True
 
     def has_ended(self) -> bool:
         """Whether the peer has closed and nothing it sent is left."""
@@ -375,6 +385,13 @@ def take_descriptors(ancillary: list[tuple[int, int, bytes]], fds: list[int]) ->
             received = array.array("i")
             received.frombytes(data[: len(data) // 4 * 4])
             fds.extend(received)
+
+
+def shut(sock: socket.socket) -> None:
+    """Wake whoever waits on a socket, at its end; the descriptor stays theirs to close."""
+    with contextlib.suppress(OSError):
+        # The socket's own, below TLS if there is any: whoever is cut may be in the middle of a record.
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 def close_all(fds: list[int]) -> None:
