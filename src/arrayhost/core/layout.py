@@ -232,7 +232,7 @@ def _dtype_from_wire(wire: Any, depth: int) -> np.dtype[Any]:
         raise ValueError("nested too deeply")
     if isinstance(wire, str):
         # Only the array-protocol spelling: np.dtype() would also parse lists and comma-separated records.
-        if not 2 <= len(wire) <= 40 or wire[0] not in "<>|=" or wire[1] not in "biufcmMSUVOT" or "," in wire:
+        if not 2 <= len(wire) <= 40 or wire[0] not in "<>|=" or wire[1] not in "biufcmMSUVOTqQ" or "," in wire:
             raise ValueError(wire)
         return np.dtype(wire)
     kind = wire[0]
