@@ -26,7 +26,7 @@ from arrayhost.host.disk import Directory
 from arrayhost.host.server import Server
 from arrayhost.host.service import LOCAL_HOLDER, Service
 from arrayhost.host.store import ObjectReferent, Operand, Store
-from arrayhost.memory.descriptors import raise_soft_limit
+from arrayhost.memory.descriptors import descriptor_limit, raise_soft_limit
 from arrayhost.wire.codec import unpack_handle
 from arrayhost.wire.hello import READ_WRITE
 from arrayhost.wire.limits import DEFAULT_LIMITS, Limits
@@ -261,6 +261,7 @@ def current_link() -> LocalLink:
     return _current
 
 
+@descriptor_limit("a new host")
 def build_server(registry: Mapping[str, Registration], options: HostOptions, parent_pidfd: int | None = None) -> Server:
     """Make the server of a new host in this process; it listens from here on.
 

@@ -9,6 +9,7 @@ import contextlib
 import multiprocessing
 import os
 import secrets
+import sys
 from multiprocessing import process, util
 from multiprocessing.context import ProcessError
 from multiprocessing.reduction import ForkingPickler
@@ -309,6 +310,8 @@ class ArrayManager(NamedArrays):
         for name, value in what.items():
             try:
                 ForkingPickler.dumps(value)
+                if getattr(value, "__module__", None) == "__main__" and not _is_main_a_file():
+                    raise ImportError("the main program is no file that a new process could import")
             except Exception as error:  # whatever a user's __reduce__ raises
                 raise ArgumentEncodingError(
                     f"{name}: {value!r} cannot be passed to a host started by {method!r} ({error}); define it at the "
@@ -705,6 +708,13 @@ def _normal_address(address: Any) -> str | None:
         text = LOCAL_PREFIX + text
     socket_name(text)  # raises for anything else
     return text
+
+
+def _is_main_a_file() -> bool:
+    """Whether new processes find this one's main program: not that of ``python -c``, a notebook or a prompt."""
+    main = sys.modules["__main__"]
+    file = getattr(main, "__file__", None)
+    return getattr(main, "__spec__", None) is not None or (file is not None and os.path.exists(file))
 
 
 def _seconds(name: str, value: float) -> float:

@@ -49,6 +49,21 @@ def test_a_write_between_two_computations_is_seen(da: Any, hosted: Maker) -> Non
     assert before.sum().compute(scheduler="sync") == 0
 
 
+def test_names_tell_one_state_from_the_next(da: Any, dask: Any, hosted: Maker) -> None:
+    """What Dask remembers under a name, in a cache or on a cluster, must not stand for what was written later."""
+    a = hosted(np.zeros((40, 40)))
+    name, token = da.from_array(a, chunks=BLOCKS).name, dask.base.tokenize(a)
+    total = dask.delayed(np.sum, pure=True)
+    key = total(a).key
+    assert (da.from_array(a, chunks=BLOCKS).name, dask.base.tokenize(a), total(a).key) == (name, token, key)
+    assert len({token, dask.base.tokenize(a[:20]), dask.base.tokenize(a[20:]), dask.base.tokenize(a.T)}) == 4
+    a[3, 3] = 5
+    assert da.from_array(a, chunks=BLOCKS).name != name
+    assert dask.base.tokenize(a) != token
+    assert total(a).key != key
+    assert total(a).compute(scheduler="sync") == 5
+
+
 def test_threads(da: Any, dask: Any, matrices: Pairs) -> None:
     with ThreadPool(2) as pool:
         with dask.config.set(pool=pool, scheduler="threads"):

@@ -54,3 +54,44 @@ def test_programs_that_forget_to_shut_down_end_quietly(end: str, status: int) ->
         check=False,
     )
     assert (done.returncode, done.stdout.strip(), done.stderr) == (status, "10.0", "")
+
+
+def test_under_spawn_a_function_of_no_file_is_refused_before_a_host_is_started() -> None:
+    done = run_python(
+        """
+        import subprocess, sys
+        program = '''
+        import multiprocessing
+        from arrayhost import ArrayManager
+
+        def one():
+            return 1
+
+        ArrayManager.register("one", one)
+        ArrayManager(ctx=multiprocessing.get_context("spawn")).start()
+        '''
+        import textwrap
+        sys.exit(subprocess.run([sys.executable, "-c", textwrap.dedent(program)]).returncode)
+        """,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("arrayhost.errors.ArgumentEncodingError: type 'one'")
+    assert "no file" in done.stderr
+
+
+def test_a_host_without_descriptors_says_so() -> None:
+    done = run_python(
+        """
+        import resource
+        from arrayhost import ArrayManager, DescriptorLimitError
+
+        resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))
+        manager = ArrayManager()
+        try:
+            manager.start()
+        except DescriptorLimitError as error:
+            print(error)
+        """
+    )
+    assert "ulimit -n" in done.stdout
