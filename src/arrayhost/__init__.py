@@ -102,7 +102,8 @@ def _creator(name: str) -> Any:
     create.__doc__ = (
         f"Host an array from code that runs inside a host. As `numpy.{name}`.\n\n"
         "Raises\n------\nNoHostError\n    This process is not a host.\n\n"
-        "Notes\n-----\nReturned from a hosted object's method, it reaches the caller as a proxy, not as a copy."
+        "Notes\n-----\nCost: no round trip.\n\n"
+        "Returned from a hosted object's method, it reaches the caller as a proxy, not as a copy."
     )
     return create
 

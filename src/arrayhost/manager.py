@@ -181,6 +181,11 @@ class ArrayManager(NamedArrays):
             Under spawn or forkserver: something registered cannot be imported by the new process.
         OSError
             The address is taken.
+
+        Notes
+        -----
+        Cost: a new process, which takes as long as the start method does, and one connection. The host
+        ends with this process, however that ends.
         """
         self._state.check_initial()
         if initializer is not None and not callable(initializer):

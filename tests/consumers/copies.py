@@ -39,6 +39,7 @@ class Case(NamedTuple):
 CASES = [
     Case("numpy", "np.asarray(a)", "a"),
     Case("numpy", "np.array(a)", "a"),
+    Case("numpy", "np.from_dlpack(a)", "a"),
     Case("pandas", "pd.DataFrame(a)", "a"),
     Case("pandas", "pd.DataFrame(a, copy=False)", "a"),
     Case("pandas", "pd.Series(v)", "v"),
@@ -56,6 +57,8 @@ CASES = [
     Case("torch", "torch.from_numpy(np.asarray(a))", "a"),
     Case("torch", "torch.as_tensor(np.asarray(a))", "a"),
     Case("torch", "torch.from_dlpack(np.asarray(a))", "a"),
+    Case("torch", "torch.as_tensor(a)", "a"),
+    Case("torch", "torch.from_dlpack(a)", "a"),
 ]
 
 
