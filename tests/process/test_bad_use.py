@@ -94,6 +94,8 @@ def test_writing_where_only_reading_is_allowed(manager: ArrayManager) -> None:
             a[0] = 1
     with pytest.raises(ValueError, match="read-only"):
         np.asarray(a)[0] = 1
+    with pytest.raises(ValueError, match="WRITEABLE"):
+        np.asarray(a).flags.writeable = True
     with pytest.raises(ValueError, match="read-only"):
         np.broadcast_to(a, (2, 5))[0] = 1
     assert_same(a.copy(), np.zeros(5))

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, load_sample_images
 
 import arrayhost
 from arrayhost import ArrayManager, HostedArray, HostedObject, HostGoneError, NoHostError, NotAuthorizedError
@@ -382,17 +382,17 @@ def reduce_part(job: tuple[Any, int, int]) -> tuple[Any, Any, Any]:
     return np.array(part.sum(axis=0)), part.max(), os.getpid()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_digits_reduced_by_four_workers(manager: Things, method: str) -> None:
-    images = load_digits().data
-    hosted = manager.array(images)
-    edges = np.linspace(0, len(images), 5).astype(int)
-    jobs = [(hosted, int(start), int(stop)) for start, stop in itertools.pairwise(edges)]
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+def test_digits_and_photographs_reduced_by_four_workers(manager: Things, method: str) -> None:
     with multiprocessing.get_context(method).Pool(4) as pool:
-        results = pool.map(reduce_part, jobs, chunksize=1)
+        for images in (load_digits().data, *load_sample_images().images):
+            hosted = manager.array(images)
+            edges = np.linspace(0, len(images), 5).astype(int)
+            jobs = [(hosted, int(start), int(stop)) for start, stop in itertools.pairwise(edges)]
+            results = pool.map(reduce_part, jobs, chunksize=1)
+            # All are small whole numbers: any order of adding gives the same sum.
+            assert_same(np.sum([part for part, _, _ in results], axis=0), images.sum(axis=0))
+            assert_same(max(part for _, part, _ in results), images.max())
+            assert_same(hosted.copy(), images)
         pool.close()
         pool.join()
-    # Digits are small whole numbers in float64: any order of adding gives the same sum.
-    assert_same(np.sum([part for part, _, _ in results], axis=0), images.sum(axis=0))
-    assert_same(max(part for _, part, _ in results), images.max())
