@@ -156,4 +156,7 @@ POLYNOMIAL: Rows = {
     polynomial.polygrid2d: [c(V, U, F)],
 }
 
+if hasattr(polynomial, "polyvalnd"):  # NumPy 2.5
+    POLYNOMIAL[polynomial.polyvalnd] = [c((V, U), F), c([V, W], G)]
+
 TABLE: Rows = {**LINALG, **FFT, **STRINGS, **RECORDS, **SCIMATH, **POLYNOMIAL}

@@ -45,6 +45,8 @@ TEXT_OPERANDS: dict[str, list[tuple[Any, ...]]] = {
 # make outputs that are wide enough, without which NumPy itself writes beyond an output's end.
 BEHIND_FUNCTIONS = frozenset(["_center", "_expandtabs", "_ljust", "_partition", "_partition_index", "_replace",
                               "_rjust", "_rpartition", "_rpartition_index", "_slice", "_zfill"])  # fmt: skip
+# Since NumPy 2.5, for dtypes that others define: they have no loop for any of NumPy's own.
+WITHOUT_LOOPS = frozenset(["real", "imag"])
 
 # Core dimensions of the generalised ufuncs: operands, and an output of the right shape.
 _M = np.arange(6.0).reshape(2, 3)

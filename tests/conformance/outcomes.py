@@ -135,9 +135,17 @@ class Operands:
             assert mine == others, f"{what}: {flag} is {mine}, NumPy's {others}"
         mine, others = is_readonly(ours), is_readonly(theirs)
         assert mine == others or (sent and not mine), f"{what}: read-only is {mine}, NumPy's {others}"
-        assert str(ours) == (repr(theirs) if isinstance(ours, HostedArray) else str(theirs))
+        assert _text(str, ours) == _text(repr if isinstance(ours, HostedArray) else str, theirs)
         values = ours.copy("K") if isinstance(ours, HostedArray) else ours
         assert_same(values, theirs, what)
+
+
+def _text(write: Callable[[Any], str], array: Any) -> str:
+    """What is printed; NumPy 2.5 cannot print times whose unit has a factor."""
+    try:
+        return write(array)
+    except OverflowError as error:
+        return repr(error)
 
 
 def check(cases: Sequence[Case], ways: Sequence[Way], host: Callable[[np.ndarray], Any]) -> None:

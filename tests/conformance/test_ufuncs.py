@@ -9,12 +9,13 @@ import pytest
 from numpy.testing.overrides import get_overridable_numpy_ufuncs
 
 from tests.conformance.cases import Case
-from tests.conformance.cases_ufuncs import BEHIND_FUNCTIONS, cases_of
+from tests.conformance.cases_ufuncs import BEHIND_FUNCTIONS, WITHOUT_LOOPS, cases_of
 from tests.conformance.outcomes import check
 from tests.conformance.ways import WAYS
 
 OVERRIDABLE = get_overridable_numpy_ufuncs()
-UFUNCS = sorted((ufunc for ufunc in OVERRIDABLE if ufunc.__name__ not in BEHIND_FUNCTIONS), key=lambda f: f.__name__)
+WITHOUT_CASES = BEHIND_FUNCTIONS | WITHOUT_LOOPS
+UFUNCS = sorted((ufunc for ufunc in OVERRIDABLE if ufunc.__name__ not in WITHOUT_CASES), key=lambda f: f.__name__)
 
 
 def made(ufunc: np.ufunc) -> list[Case]:

@@ -179,10 +179,13 @@ def _view(name: str, *, settable: bool) -> property:
 
 def _set_shape(self: HostedArray, shape: Any) -> None:
     """Give this proxy another shape; other proxies of the array keep theirs, as other views of an ndarray do."""
-    layout = self.layout
-    form = layout.phantom()
-    form.shape = shape  # raises where a copy would be needed
-    self._become(self._with_layout(replace(layout, shape=form.shape, strides=form.strides)))
+    form = self.layout.phantom()
+    form.shape = shape  # raises where a copy would be needed, and warns where NumPy deprecates it
+    _take_form(self, form)
+
+
+def _take_form(self: HostedArray, form: np.ndarray[Any, Any]) -> None:
+    self._become(self._with_layout(replace(self.layout, shape=form.shape, strides=form.strides)))
 
 
 def _resize(self: HostedArray, *new_shape: Any, refcheck: bool = True) -> None:
@@ -203,7 +206,7 @@ def _resize(self: HostedArray, *new_shape: Any, refcheck: bool = True) -> None:
         raise ValueError("resize only works on single-segment arrays")
     if math.prod(shape) != self.size:
         raise ValueError("cannot resize this array: it does not own its data")
-    _set_shape(self, shape)
+    _take_form(self, self.layout.phantom().reshape(shape, order="C" if self.flags.c_contiguous else "F"))
 
 
 def _get_base(self: HostedArray) -> HostedArray | None:
