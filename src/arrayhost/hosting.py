@@ -93,6 +93,7 @@ class LocalLink:
 
     def __init__(self) -> None:
         self.address = ""
+        self.is_remote = False
         self.host_id = b""
         self.mode = READ_WRITE
         self.closed = False

@@ -45,7 +45,8 @@ def make_server(address: str, registry: Mapping[str, Registration] | None = None
     """
     raise_soft_limit()
     # The kernel tells which clients are this user's; who presents a key must have come for another host.
-    return build_server(registry or {}, HostOptions(address=address, authkey=os.urandom(32), **options))
+    options.setdefault("authkey", os.urandom(32))
+    return build_server(registry or {}, HostOptions(address=address, **options))
 
 
 def serve(server: Server, *, drain_seconds: float = DRAIN_SECONDS, ready: Callable[[], None] | None = None) -> None:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from arrayhost import ArrayManager, HostedArray
+from arrayhost import ArrayManager, HostedArray, connect
 
 Maker = Callable[[np.ndarray], HostedArray]
 
@@ -30,8 +30,18 @@ def mapped() -> Iterator[Maker]:
         yield manager.array
 
 
+@contextlib.contextmanager
+def over_tcp() -> Iterator[Maker]:
+    """Proxies of a host that is reached over TCP: no memory of the array's is here."""
+    with ArrayManager(authkey=b"consumers", listen="tcp://127.0.0.1:0") as manager:
+        remote = connect(manager.network_addresses[0], b"consumers")
+        with remote.ones(1).write():  # both of its connections are made now
+            remote.ones(1).sum()
+        yield remote.array
+
+
 # A way to make proxies is a row: a context manager that gives a function from ndarray to proxy.
-MAKERS: dict[str, Callable[[], contextlib.AbstractContextManager[Maker]]] = {"mapped": mapped}
+MAKERS: dict[str, Callable[[], contextlib.AbstractContextManager[Maker]]] = {"mapped": mapped, "tcp": over_tcp}
 
 VIEWS: dict[str, Callable[[Any], Any]] = {
     "whole": lambda a: a,

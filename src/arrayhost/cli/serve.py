@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from arrayhost.cli.options import Failure, address_option
+from arrayhost.errors import NotAuthorizedError
 from arrayhost.host.objects import Registration
 from arrayhost.manager import ArrayManager
 from arrayhost.serving import DRAIN_SECONDS, LOG_FORMAT, make_server
@@ -44,6 +45,19 @@ class _Size(click.ParamType):  # type: ignore[type-arg]  # generic in new releas
 @click.command()
 @address_option
 @click.option("--directory", type=click.Path(file_okay=False, path_type=Path), help="Keep named arrays as files here.")
+@click.option(
+    "--listen",
+    "ports",
+    multiple=True,
+    metavar="tcp://HOST:PORT",
+    help="Listen on this TCP port besides, for who has the key; needs --key-file. Repeatable.",
+)
+@click.option(
+    "--key-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The key of clients over TCP."
+)
+@click.option("--tls", type=(str, str), default=None, metavar="CERTIFICATE KEY", help="Files for TLS on the TCP ports.")
+@click.option("--client-ca", type=click.Path(exists=True, dir_okay=False), help="Require client certificates of these.")
+@click.option("--insecure-no-tls", is_flag=True, help="Listen on other addresses than loopback also without TLS.")
 @click.option("--max-bytes", type=_Size(), metavar="SIZE", help="Bound on the memory of all arrays: 500M, 2GiB.")
 @click.option(
     "--register",
@@ -60,6 +74,11 @@ class _Size(click.ParamType):  # type: ignore[type-arg]  # generic in new releas
 def serve(
     address: str | None,
     directory: Path | None,
+    ports: tuple[str, ...],
+    key_file: Path | None,
+    tls: tuple[str, str] | None,
+    client_ca: str | None,
+    insecure_no_tls: bool,
     max_bytes: int | None,
     registered: tuple[str, ...],
     metrics: int | None,
@@ -72,6 +91,8 @@ def serve(
     """
     logging.basicConfig(level=log_level.upper(), format=LOG_FORMAT, stream=sys.stderr)
     options: dict[str, Any] = {"max_bytes": max_bytes}
+    if ports:
+        options |= _network(ports, key_file, tls, client_ca) | {"insecure": insecure_no_tls}
     if directory is not None:
         options["directory"] = str(directory.absolute())
     # Code that is named on the command line lies where the command is run, as with `python -m`.
@@ -82,6 +103,8 @@ def serve(
         server = make_server(where, registry, **options)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--address") from error
+    except NotAuthorizedError as error:
+        raise Failure(str(error)) from error
     except OSError as error:
         raise Failure(f"{error.strerror or error}; another host may run there: 'arrayhost doctor' tells") from error
     if metrics is None:
@@ -92,6 +115,21 @@ def serve(
     with serving_metrics(server, metrics):
         serve_until_told(server, drain_seconds=drain)
     return 0
+
+
+def _network(
+    ports: tuple[str, ...], key_file: Path | None, tls: tuple[str, str] | None, client_ca: str | None
+) -> dict[str, Any]:
+    """Options of a host that listens on TCP ports."""
+    if key_file is None:
+        raise click.UsageError("--listen needs --key-file: clients over TCP have to prove that they have its key")
+    if client_ca is not None and tls is None:
+        raise click.UsageError("--client-ca needs --tls")
+    key = key_file.read_bytes().strip()
+    if not key:
+        raise click.BadParameter(f"{key_file} is empty", param_hint="--key-file")
+    files = None if tls is None else (*tls, client_ca) if client_ca is not None else tls
+    return {"listen": ports, "authkey": key, "tls": files}
 
 
 def _registrations(text: str) -> list[tuple[str, Registration]]:

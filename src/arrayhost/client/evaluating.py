@@ -8,7 +8,7 @@ import numpy as np
 
 from arrayhost.client.returning import asked, follow
 from arrayhost.core.handles import Written
-from arrayhost.errors import WouldDeadlock
+from arrayhost.errors import ArgumentEncodingError, WouldDeadlock
 from arrayhost.evaluation.hosted import evaluate_hosted
 from arrayhost.evaluation.operands import foreign_as_ndarrays, leaves, map_nested
 from arrayhost.evaluation.operations import HOSTED, OPERATOR, apply
@@ -173,7 +173,13 @@ def _ask(
         # Operators first ask the other operand's type, which must be what it was.
         args, kwargs = foreign_as_ndarrays(list(args)), foreign_as_ndarrays(dict(kwargs))
     operands = leaves(args, kwargs, ArrayProxy)
-    result = asked(operands, lambda: proxy._source.link.evaluate(operation, args, kwargs))
+    try:
+        result = asked(operands, lambda: proxy._source.link.evaluate(operation, args, kwargs))
+    except ArgumentEncodingError:
+        if targets or not proxy._source.link.is_remote:
+            raise
+        # A function, an object of another library's, or a result that is one: none of them travels, but values do.
+        return _evaluate_copies(operation, args, kwargs)
 
     def received(leaf: Any) -> Any:
         if isinstance(leaf, Written):

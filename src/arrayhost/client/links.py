@@ -39,6 +39,10 @@ class Link(Protocol):
         """``"r+"``, or ``"r"`` if it refuses every change."""
 
     @property
+    def is_remote(self) -> bool:
+        """Whether it goes over the network: no memory, functions or pickles pass."""
+
+    @property
     def lock_timeout(self) -> float:
         """Seconds that its users wait for a lock by default."""
 

@@ -50,10 +50,10 @@ class Operation(NamedTuple):
 def ufunc_operation(ufunc: np.ufunc, method: str) -> Operation:
     """Name a ufunc's method."""
     name = ufunc.__name__
-    return Operation(UFUNC, name, method, None if _numpy_ufunc(name) is ufunc else ufunc)
+    return Operation(UFUNC, name, method, None if numpy_ufunc(name) is ufunc else ufunc)
 
 
-def _numpy_ufunc(name: str) -> Any:
+def numpy_ufunc(name: str) -> Any:
     """Find a ufunc of NumPy's by name, also one that only functions of `numpy.strings` use; None if there is none."""
     return getattr(np, name, None) or getattr(umath, name, None)
 
@@ -116,7 +116,7 @@ def apply(operation: Operation, args: Sequence[Any], kwargs: Mapping[str, Any]) 
     if kind == METHOD:
         return getattr(args[0], name)(*args[1:], **kwargs)
     if kind == UFUNC:
-        ufunc = target if target is not None else _numpy_ufunc(name)
+        ufunc = target if target is not None else numpy_ufunc(name)
         if target is None and not isinstance(ufunc, np.ufunc):  # other libraries' (numba's) need not be of that type
             raise ProtocolError(f"NumPy {np.__version__} has no ufunc {name[:100]!r}")
         return getattr(ufunc, variant)(*args, **kwargs)

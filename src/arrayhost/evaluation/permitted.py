@@ -24,6 +24,7 @@ from arrayhost.evaluation.operations import (
     UFUNC,
     Operation,
     numpy_function,
+    numpy_ufunc,
 )
 from arrayhost.evaluation.tables import written_arguments
 from arrayhost.wire.frames import Kind
@@ -113,7 +114,7 @@ _SETTABLE = frozenset(["real", "imag", "flat"])
 # Importing a module runs it, so these alone are looked into.
 _MODULES = frozenset(
     ["numpy", "numpy.char", "numpy.fft", "numpy.lib.recfunctions", "numpy.lib.scimath", "numpy.lib.stride_tricks",
-     "numpy.linalg", "numpy.strings"]
+     "numpy.linalg", "numpy.polynomial.polynomial", "numpy.strings"]
 )  # fmt: skip
 # What NumPy calls functions of arrays although they write files, or reach any memory whatever.
 _NOT_FUNCTIONS = frozenset(["save", "savez", "savez_compressed", "savetxt", "as_strided"])
@@ -163,7 +164,7 @@ def _is_method(name: str, _: Any) -> bool:
 
 
 def _is_ufunc(name: str, variant: Any) -> bool:
-    return isinstance(getattr(np, name, None), np.ufunc) and variant in _UFUNC_METHODS
+    return isinstance(numpy_ufunc(name), np.ufunc) and variant in _UFUNC_METHODS
 
 
 def _is_function(path: str, _: Any) -> bool:

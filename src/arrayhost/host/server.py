@@ -120,6 +120,7 @@ class Server:
         ] = {}  # since when part of a lease message is missing; the oldest first
         self._guards = itertools.count()
         self._stopping = False
+        self._serves = False
         self._drains_until: float | None = None
         self.drain_seconds = 0.0  # given to running requests when a client asks for the end
         self._parent_pidfd = parent_pidfd
@@ -159,6 +160,7 @@ class Server:
         reports.install()
         log.info("process %d hosts arrays at %s", os.getpid(), self.address)
         self._reception.open(self._listener)
+        self._serves = True
         for listener in self._network:
             listener.start()
         if self._parent_pidfd is not None:
@@ -282,6 +284,8 @@ class Server:
     def close(self) -> None:
         """Let go of everything; `serve_forever` does this at its end."""
         self._stop_listening()
+        if not self._serves:
+            self._listener.close()  # else it was the reception's
         # First, so that the end of the sessions frees nothing: clients go on reading what they have mapped.
         self.service.store.close()
         for session in list(self._sessions.values()):
