@@ -20,6 +20,7 @@ from benchmarks import (
     rows_sections,
     rows_small,
     rows_sum,
+    rows_tcp,
 )
 from benchmarks.harness import FULL, QUICK, Case, Row, Scale, run
 
@@ -35,6 +36,7 @@ CASES: tuple[Case, ...] = (
     *rows_pace.CASES,
     *rows_handoff.CASES,
     *rows_memory.CASES,
+    *rows_tcp.CASES,
     *rows_import.CASES,
     *rows_hosting.INFORMATIVE,
     *rows_small.INFORMATIVE,
