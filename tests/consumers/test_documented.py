@@ -2,6 +2,7 @@
 
 import importlib.util
 import multiprocessing
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.consumers import copies
-from tests.consumers.conftest import Maker
+from tests.consumers.conftest import Maker, mapped
 from tests.consumers.copies import CASES, COLUMNS, KINDS, ROWS, ZERO_COPY, Case
 from tests.consumers.libraries import NO_TORCH, assert_equal
 
@@ -36,6 +37,13 @@ TYPE_ASKED = {
     "scipy.sparse.linalg.aslinearoperator(a).matvec(np.ones(3))": "TypeError",
     "torch.from_numpy(k)": "TypeError",
 }
+
+
+@pytest.fixture(scope="module")
+def hosted() -> Iterator[Maker]:
+    """Mapped arrays only: over TCP everybody copies."""
+    with mapped() as maker:
+        yield maker
 
 
 @pytest.fixture(scope="module")

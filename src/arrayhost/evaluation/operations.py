@@ -55,7 +55,9 @@ def ufunc_operation(ufunc: np.ufunc, method: str) -> Operation:
 
 def numpy_ufunc(name: str) -> Any:
     """Find a ufunc of NumPy's by name, also one that only functions of `numpy.strings` use; None if there is none."""
-    return getattr(np, name, None) or getattr(umath, name, None)
+    shown = getattr(np, name, None)
+    # np.clip is a function, and a ufunc of that name stands behind it.
+    return shown if isinstance(shown, np.ufunc) else getattr(umath, name, None)
 
 
 # Modules that show a function of another one under the name it should have: numpy.strings:_join is numpy.char.join.
