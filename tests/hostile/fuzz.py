@@ -1,6 +1,7 @@
 """Frames that nobody honest sends: made by a seeded mutator, for decoders and for a live host.
 
-``python -m tests.hostile.fuzz 1000000 [SEED]`` sends that many to a host of its own and prints how it fared.
+``python -m tests.hostile.fuzz 1000000 [SEED]`` sends that many to a host that trusts its peers, and a tenth as many,
+pickles among them, to one that does not; it prints how they fared.
 """
 
 import os
@@ -13,17 +14,17 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from arrayhost import ArrayManager
 from arrayhost.core.handles import ArrayHandle
 from arrayhost.core.layout import Layout
-from arrayhost.wire.codec import Encoder, array_reference, pack_handle
-from arrayhost.wire.frames import Kind, pack_frame
-from tests.hostile.peers import Peer, calls_peer, n_descriptors, n_threads, resident_bytes, session_peer
+from arrayhost.wire.codec import PICKLE, Encoder, array_reference, pack_handle
+from arrayhost.wire.frames import HEADER_BYTES, Kind, pack_frame
+from tests.hostile.peers import Peer, calls_peer, host_with, n_descriptors, n_threads, resident_bytes, session_peer
 
 # What may stand anywhere in a request: every type of the codec, and what its decoders may stumble over.
 EXT_CODES = range(-1, 24)
 # A peer that is trusted may stop the host and run what it likes; that it does is no finding.
 HARMLESS = [int(kind) for kind in Kind if kind not in (Kind.SHUTDOWN, Kind.RUN, Kind.APPLY)]
+_NO_PICKLE = bytes([PICKLE]), bytes([PICKLE + 1])
 
 _BAD_PARTS = (
     -8, 0, 2**62, 2**64 - 1, [], [-1], [2**40, 2**40], [1] * 65, [8] * 65, "|O", "<f8", "<U4", "<a8", None, True, b"",
@@ -39,11 +40,15 @@ class Mutator:
     rng : numpy.random.Generator
     handles : list of bytes
         Packed handles of arrays that exist, to be bent.
+    pickles : bool
+        Whether frames may hold pickles. One that is read is a program: five bytes of it make Python's unpickler fill
+        64 GiB, and that is no finding about the host that trusts its peer with them.
     """
 
-    def __init__(self, rng: np.random.Generator, handles: list[bytes]) -> None:
+    def __init__(self, rng: np.random.Generator, handles: list[bytes], *, pickles: bool = True) -> None:
         self.rng = random.Random(int(rng.integers(2**62)))  # ten times as fast for single numbers
         self.handles = handles
+        self.pickles = pickles
         self.corpus = [self._valid() for _ in range(40)]
 
     def pick(self, choices: Any) -> Any:
@@ -116,6 +121,11 @@ class Mutator:
 
     def frame(self) -> bytes:
         """A frame, or what is none, of a few kinds."""
+        frame = self._any_frame()
+        # Without the byte that is their type code there is no pickle, wherever a mutation might have put one.
+        return frame if self.pickles else frame[:HEADER_BYTES] + frame[HEADER_BYTES:].replace(*_NO_PICKLE)
+
+    def _any_frame(self) -> bytes:
         roll = self.rng.random()
         if roll < 0.35:
             return self._shaped()
@@ -211,14 +221,21 @@ class Attack:
         self._peer = self._session = None
 
 
-def attack_host(n_frames: int, rng: np.random.Generator, *, warm_up: int = 3000) -> str:
-    """Send frames to a host of one's own; return a report, or raise AssertionError."""
-    with ArrayManager(max_bytes=64 * 1024 * 1024, handle_grace=0.0, lock_timeout=0.2) as manager:
+def attack_host(n_frames: int, rng: np.random.Generator, *, trusts: bool, warm_up: int = 3000) -> str:
+    """Send frames to a host of one's own; return a report, or raise AssertionError.
+
+    Parameters
+    ----------
+    trusts : bool
+        Whether the host trusts its peers; it is sent pickles, which it must refuse, if it does not.
+    """
+    options = {"max_bytes": 64 * 1024 * 1024, "handle_grace": 0.0, "lock_timeout": 0.2}
+    with host_with(trust_peers=trusts, **options) as manager:
         a = manager.array(np.arange(12.0).reshape(4, 3))
         manager["a"] = a
         pid = manager.statistics().pid
         handles = [pack_handle(x._source.handle_for(x.layout)) for x in (a, a[1:], a.T, a[::-1, 1])]
-        attack = Attack(manager.address, Mutator(rng, handles))
+        attack = Attack(manager.address, Mutator(rng, handles, pickles=not trusts))
         attack.send(warm_up)
         before = resident_bytes(pid), n_threads(pid), n_descriptors(pid)
         started = time.monotonic()
@@ -250,5 +267,7 @@ __all__ = ["Attack", "Mutator", "attack_host", "some_handles"]
 if __name__ == "__main__":
     n = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
     seed = int(sys.argv[2]) if len(sys.argv) > 2 else int.from_bytes(os.urandom(4), "little")
-    print(f"{n} frames, seed {seed}", flush=True)
-    print(attack_host(n, np.random.default_rng(seed)))
+    print(f"seed {seed}", flush=True)
+    for trusts, n_sent in ((False, n // 10), (True, n)):
+        print(f"{n_sent} frames to a host that {'trusts' if trusts else 'does not trust'} its peers", flush=True)
+        print(attack_host(n_sent, np.random.default_rng(seed), trusts=trusts), flush=True)

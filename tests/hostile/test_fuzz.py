@@ -90,5 +90,6 @@ def test_mutated_frames_are_decoded_or_refused(rng: np.random.Generator) -> None
 
 @pytest.mark.slow
 @pytest.mark.watchdog(1800 if N_SENT > 100_000 else 120)
-def test_a_live_host_answers_and_does_not_grow(rng: np.random.Generator) -> None:
-    print(attack_host(N_SENT, rng))
+@pytest.mark.parametrize("trusts", [True, False])
+def test_a_live_host_answers_and_does_not_grow(rng: np.random.Generator, trusts: bool) -> None:
+    print(attack_host(N_SENT // 2, rng, trusts=trusts))

@@ -111,6 +111,21 @@ def test_copying_a_holder_gives_one_lease_of_each(table: LeaseTable) -> None:
     assert table.release(1, "child", 1, 0.0) is True
 
 
+@pytest.mark.parametrize("end", ["release", "forget", "drop"])
+def test_nothing_is_kept_of_holders_that_hold_nothing(end: str) -> None:
+    table = LeaseTable(0.0)
+    for ident in range(50):  # a name is a holder, and there may be ever new names
+        holder = ("name", str(ident))
+        table.add(ident)
+        table.grant(ident, holder)
+        if end == "release":
+            assert table.release(ident, holder, 1, 0.0)
+        elif end == "drop":
+            assert table.drop_holder(holder, 0.0) == [ident]
+        table.forget(ident)
+    assert not table._by_holder
+
+
 @given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from("abc"), st.integers(1, 3)), max_size=40))
 def test_whatever_the_order_everything_returned_is_free(steps: list[tuple[int, str, int]]) -> None:
     table = LeaseTable(0.0)

@@ -62,7 +62,7 @@ class LeaseTable:
         after = holders[holder] = before + count
         if after == 0:
             del holders[holder]
-            self._by_holder.get(holder, set()).discard(ident)
+            self._unlist(ident, holder)
         else:
             self._by_holder.setdefault(holder, set()).add(ident)
         if (before > 0) != (after > 0):
@@ -114,7 +114,7 @@ class LeaseTable:
     def forget(self, ident: int) -> None:
         """Stop tracking a freed referent."""
         for holder, count in self._by_referent.pop(ident, Counter()).items():
-            self._by_holder.get(holder, set()).discard(ident)
+            self._unlist(ident, holder)
             if count > 0:
                 self._count_in_group(ident, holder, -1)
         self._groups.pop(ident, None)
@@ -141,6 +141,14 @@ class LeaseTable:
     def holdings(self, holder: Hashable) -> Iterable[int]:
         """What a holder holds leases of."""
         return frozenset(self._by_holder.get(holder, ()))
+
+    def _unlist(self, ident: int, holder: Hashable) -> None:
+        idents = self._by_holder.get(holder)
+        if idents is None:
+            return
+        idents.discard(ident)
+        if not idents:  # names are holders too, and of those there may be ever new ones
+            del self._by_holder[holder]
 
     def _count_in_group(self, ident: int, holder: Hashable, change: int) -> None:
         group = self._groups.get(ident)

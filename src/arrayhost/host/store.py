@@ -36,7 +36,11 @@ __all__ = ["ArrayReferent", "ObjectReferent", "Operand", "Store"]
 
 log = logging.getLogger(__name__)
 
+# Kept operands, so that a handle that comes again need not be decoded: of all arrays, of one array, and the longest
+# handle. A client may send any number of handles of one array, each of any length, in any spelling.
 _MAX_KEPT_OPERANDS = 4096
+_MAX_KEPT_VIEWS = 64
+_MAX_KEPT_HANDLE_BYTES = 1024
 # Rows never used take no memory: the table is a sparse file of 128 MiB.
 N_SLOTS = 1 << 20
 
@@ -265,18 +269,28 @@ class Store:
         operand = self._operands.get(packed)
         if operand is None:
             operand = self.find_array(unpack_handle(packed))
-            with self.lock:
-                if operand.referent.ident in self._arrays:
-                    if len(self._operands) >= _MAX_KEPT_OPERANDS:
-                        self._forget_operands()
-                    self._operands[packed] = operand
-                    operand.referent.views.append(packed)
+            if len(packed) <= _MAX_KEPT_HANDLE_BYTES:
+                self._keep_operand(packed, operand)
         return operand
 
-    def _forget_operands(self) -> None:
-        for kept in self._operands.values():
-            kept.referent.views.clear()
-        self._operands.clear()
+    def _keep_operand(self, packed: bytes, operand: Operand) -> None:
+        with self.lock:
+            referent = operand.referent
+            if referent.ident not in self._arrays or packed in self._operands:
+                return
+            if len(self._operands) >= _MAX_KEPT_OPERANDS:
+                for kept in self._operands.values():
+                    kept.referent.views.clear()
+                self._operands.clear()
+            if len(referent.views) >= _MAX_KEPT_VIEWS:
+                self._forget_operands(referent)
+            self._operands[packed] = operand
+            referent.views.append(packed)
+
+    def _forget_operands(self, referent: ArrayReferent) -> None:
+        for packed in referent.views:
+            self._operands.pop(packed, None)
+        referent.views.clear()
 
     def find_object(self, ident: int) -> ObjectReferent:
         """Return a hosted object.
@@ -344,8 +358,7 @@ class Store:
                 array = self._arrays.pop(ident, None)
                 value = self._objects.pop(ident, None)
                 if array is not None:
-                    for packed in array.views:
-                        self._operands.pop(packed, None)
+                    self._forget_operands(array)
                     self._retire(array)
             if array is not None:
                 log.info("array %d freed", ident)
