@@ -9,7 +9,9 @@ import contextlib
 import multiprocessing
 import os
 import secrets
+import signal
 import sys
+import threading
 from multiprocessing import process, util
 from multiprocessing.context import ProcessError
 from multiprocessing.reduction import ForkingPickler
@@ -35,7 +37,7 @@ from arrayhost.wire.frames import Kind
 from arrayhost.wire.hello import READ_ONLY, READ_WRITE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from multiprocessing.context import BaseContext
     from types import TracebackType
 
@@ -201,7 +203,8 @@ class ArrayManager(NamedArrays):
         )
         try:
             try:
-                host.start()
+                with _interrupts_deferred():
+                    host.start()
                 writer.close()
                 answer = reader.recv() if reader.poll(_START_TIMEOUT) else None
             except EOFError:
@@ -218,10 +221,18 @@ class ArrayManager(NamedArrays):
                 )
             address, self._network_addresses = answer
             self._session = session_for(address)
+            with _interrupts_deferred():
+                self._own(host, address, self._session)
         except BaseException:
             # Ctrl-C too: nobody else knows of this process.
-            _end_process(host, self._shutdown_timeout)
+            if self._process is None:
+                _end_process(host, self._shutdown_timeout)
+            else:
+                self.shutdown()
             raise
+
+    def _own(self, host: Any, address: str, session: Session) -> None:
+        """Answer for a host that was started, until it is shut down."""
         self._address = address
         self._process = host
         self._state.value = "started"
@@ -229,7 +240,7 @@ class ArrayManager(NamedArrays):
         self.shutdown = util.Finalize(  # type: ignore[method-assign]  # as the standard library does
             self,
             _finalize_manager,
-            args=(host, self._session, self._shutdown_timeout, self._state),
+            args=(host, session, self._shutdown_timeout, self._state),
             exitpriority=0,
         )
 
@@ -646,6 +657,27 @@ def _reconnect(cls: type[ArrayManager], address: str, mode: str = READ_WRITE) ->
     manager = _unconnected(cls, address, None, mode)
     manager.connect()
     return manager
+
+
+@contextlib.contextmanager
+def _interrupts_deferred() -> Iterator[None]:
+    """Let Ctrl-C wait until the end of the section.
+
+    A process that was forked when its number had not been noted yet could be neither ended nor waited for. To block
+    the signal would not do: it would reach another thread, and a new process would inherit that it is blocked.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield  # it raises nothing here
+        return
+    came: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if came:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _finalize_manager(host: Any, session: Session, timeout: float, state: _State) -> None:

@@ -307,3 +307,33 @@ def test_start_that_is_interrupted_leaves_no_host() -> None:
             starter.send_signal(signal.SIGINT)
             starter.expect("interrupted")
             wait_until(lambda: not descendants(starter.pid), what="the end of the host")
+
+
+def test_ctrl_c_while_the_host_is_forked_leaves_no_host() -> None:
+    source = """
+        import os, signal, sys
+        from arrayhost import ArrayManager
+
+        real = os.fork
+
+        def interrupted():
+            # As a signal that comes while the kernel forks: Python handles it before anybody knows the child's number.
+            pid = real()
+            if pid:
+                os.kill(os.getpid(), signal.SIGINT)
+            return pid
+
+        if __name__ == "__main__":
+            os.fork = interrupted
+            manager = ArrayManager(ctx=__import__("multiprocessing").get_context("fork"))
+            try:
+                manager.start()
+            except KeyboardInterrupt:
+                print("interrupted", flush=True)
+            print(signal.getsignal(signal.SIGINT) is signal.default_int_handler, flush=True)
+            sys.stdin.readline()
+    """
+    with child(source) as starter:
+        starter.expect("interrupted")
+        starter.expect("True")
+        assert not descendants(starter.pid)
