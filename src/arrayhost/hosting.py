@@ -26,6 +26,7 @@ from arrayhost.host.disk import Directory
 from arrayhost.host.server import Server
 from arrayhost.host.service import LOCAL_HOLDER, Service
 from arrayhost.host.store import ObjectReferent, Operand, Store
+from arrayhost.host.undo import UNDO_BYTES
 from arrayhost.memory.descriptors import descriptor_limit, raise_soft_limit
 from arrayhost.wire.codec import unpack_handle
 from arrayhost.wire.hello import READ_WRITE
@@ -62,6 +63,8 @@ class HostOptions:
         Bound on all arrays together.
     directory : str or None
         Where named arrays are files.
+    undo_bytes : int
+        Writes to these that may touch no more are undone if the host is killed in their middle; 0 for none.
     limits : Limits
         What its peers are allowed.
     trust_peers : bool
@@ -81,6 +84,7 @@ class HostOptions:
     lock_timeout: float = 60.0
     max_bytes: int | None = None
     directory: str | None = None
+    undo_bytes: int = UNDO_BYTES
     limits: Limits = DEFAULT_LIMITS
     trust_peers: bool = True
     listen: tuple[str, ...] = ()
@@ -273,7 +277,7 @@ def build_server(registry: Mapping[str, Registration], options: HostOptions, par
     """
     global _current
     link = LocalLink()
-    disk = None if options.directory is None else Directory(options.directory)
+    disk = None if options.directory is None else Directory(options.directory, options.undo_bytes)
     store = Store(
         options.handle_grace, options.max_bytes, options.lock_timeout, huge_pages=options.huge_pages, disk=disk
     )

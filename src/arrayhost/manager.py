@@ -29,6 +29,7 @@ from arrayhost.core.names import check_name
 from arrayhost.core.records import ArrayRecord, HostRecord, HostStatistics, array_record, host_record
 from arrayhost.errors import ArgumentEncodingError, HostGoneError
 from arrayhost.host.objects import Registration
+from arrayhost.host.undo import UNDO_BYTES
 from arrayhost.hosting import HostOptions, build_server, process_began, run_host
 from arrayhost.named import NamedArrays
 from arrayhost.standing import default_address, start_detached
@@ -78,6 +79,9 @@ class ArrayManager(NamedArrays):
     directory : path_like, optional
         Where named arrays are kept as ``.npy`` files, found again by the next host of that directory; made if it is not
         there. One host at a time. Naming an array that lies elsewhere stores a copy.
+    undo_bytes : int
+        With a directory: a write in the host that may touch no more than this is undone by the next host if this one is
+        killed in its middle; the old bytes go to a file first. 0 for no such records.
     listen : str or sequence of str
         TCP ports on which the host is to listen besides: ``tcp://host:port``, port 0 for a free one. Who connects there
         must have `authkey`.
@@ -121,6 +125,7 @@ class ArrayManager(NamedArrays):
         lock_timeout: float = 60.0,
         max_bytes: int | None = None,
         directory: str | os.PathLike[str] | None = None,
+        undo_bytes: int = UNDO_BYTES,
         listen: str | Sequence[str] = (),
         tls: Any = None,
         insecure: bool = False,
@@ -137,6 +142,7 @@ class ArrayManager(NamedArrays):
             "lock_timeout": _seconds("lock_timeout", lock_timeout),
             "max_bytes": max_bytes,
             "directory": None if directory is None else os.path.abspath(directory),
+            "undo_bytes": _size("undo_bytes", undo_bytes),
             "listen": _ports(listen),
             "tls": tls,
             "insecure": bool(insecure),
@@ -758,6 +764,12 @@ def _seconds(name: str, value: float) -> float:
     if not value >= 0:
         raise ValueError(f"{name}={value!r}: seconds, 0 or more")
     return float(value)
+
+
+def _size(name: str, value: int) -> int:
+    if not value >= 0:
+        raise ValueError(f"{name}={value!r}: bytes, 0 or more")
+    return int(value)
 
 
 def _proxy_class(typeid: str, proxytype: Any) -> type | None:

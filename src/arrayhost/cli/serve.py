@@ -27,6 +27,9 @@ class _Size(click.ParamType):  # type: ignore[type-arg]  # generic in new releas
 
     name = "size"
 
+    def __init__(self, least: int = 1) -> None:
+        self.least = least
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Read a size."""
         if isinstance(value, int):
@@ -37,14 +40,20 @@ class _Size(click.ParamType):  # type: ignore[type-arg]  # generic in new releas
             size = int(float(number) * _UNITS[unit])
         except (ValueError, KeyError, OverflowError):
             self.fail(f"{value!r} is no size; write 500M or 2GiB", param, ctx)
-        if size <= 0:
-            self.fail(f"{value!r}: a size is more than nothing", param, ctx)
+        if size < self.least:
+            self.fail(f"{value!r}: a size is {self.least} or more", param, ctx)
         return size
 
 
 @click.command()
 @address_option
 @click.option("--directory", type=click.Path(file_okay=False, path_type=Path), help="Keep named arrays as files here.")
+@click.option(
+    "--undo-bytes",
+    type=_Size(least=0),
+    metavar="SIZE",
+    help="With a directory: writes up to this size are undone after a kill; 64M unless given, 0 for none.",
+)
 @click.option(
     "--listen",
     "ports",
@@ -74,6 +83,7 @@ class _Size(click.ParamType):  # type: ignore[type-arg]  # generic in new releas
 def serve(
     address: str | None,
     directory: Path | None,
+    undo_bytes: int | None,
     ports: tuple[str, ...],
     key_file: Path | None,
     tls: tuple[str, str] | None,
@@ -95,6 +105,8 @@ def serve(
         options |= _network(ports, key_file, tls, client_ca) | {"insecure": insecure_no_tls}
     if directory is not None:
         options["directory"] = str(directory.absolute())
+    if undo_bytes is not None:
+        options["undo_bytes"] = undo_bytes
     # Code that is named on the command line lies where the command is run, as with `python -m`.
     sys.path.insert(0, os.getcwd())
     registry = dict(pair for text in registered for pair in _registrations(text))

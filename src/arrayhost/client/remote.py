@@ -74,10 +74,10 @@ class RemoteHold(Hold):
         self.wrote = False
         self.mended = False
 
-    def begin_write(self) -> None:
+    def begin_write(self, extent: tuple[int, int] | None = None) -> None:
         """Note that the copy has to be written back."""
         self.wrote = True
-        super().begin_write()
+        super().begin_write(extent)
 
     def end_write(self) -> None:
         """End one level of `begin_write`."""

@@ -128,6 +128,12 @@ class Layout:
                 high += (n - 1) * stride
         return low, high + self.dtype.itemsize
 
+    def touched(self, index: Any) -> tuple[int, int]:
+        """Bounds, as of `extent`, of what assigning to an index may change: exact for basic ones, else everything."""
+        items = index if type(index) is tuple else (index,)
+        part = self.indexed(items if any(item is ... for item in items) else (*items, ...))
+        return (self if part is None else part).extent()
+
     def check(self, n_bytes: int) -> None:
         """Refuse a layout that would reach outside its part.
 

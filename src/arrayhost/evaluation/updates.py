@@ -8,6 +8,7 @@ import numpy as np
 
 from arrayhost.errors import TransactionConflictError
 from arrayhost.memory.budget import check_free
+from arrayhost.memory.filling import layout_of
 from arrayhost.sync.filelocks import EXCLUSIVE
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def _update(operand: Operand, index: Any, change: Callable[[Any], Any], timeout:
         if new is None:
             return old
         converted = _converted(new, old, operand.live.dtype)
-        hold.begin_write()
+        hold.begin_write(None if guard.undo is None else layout_of(operand.live, operand.mapping).touched(index))
         try:
             writer[index] = converted
         finally:
@@ -107,7 +108,7 @@ def apply_function(
         copy.flags.writeable = operand.writer.flags.writeable
         result = function(copy, *args, **kwargs)
         if operand.writer.flags.writeable:
-            hold.begin_write()
+            hold.begin_write(None if guard.undo is None else layout_of(operand.live, operand.mapping).extent())
             try:
                 operand.writer[...] = copy
             finally:

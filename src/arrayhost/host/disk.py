@@ -19,13 +19,14 @@ import stat
 import threading
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from arrayhost.core.layout import Layout, check_mappable
 from arrayhost.core.names import check_name
 from arrayhost.errors import ProtocolError, ReferentExistsError, UnsupportedDTypeError
+from arrayhost.host.undo import UNDO_BYTES, Undo, decode
 from arrayhost.memory.control import GENERATION, ROW_WORDS, TORN, TORN_PID, VERSION, WRITER_PID, ControlTable
 from arrayhost.memory.descriptors import descriptor_limit
 from arrayhost.memory.files import replaced, reserve
@@ -44,6 +45,7 @@ __all__ = ["Directory"]
 
 log = logging.getLogger(__name__)
 _OWN = ".arrayhost"
+_UNDO = f"{_OWN}-undo-"
 _NEW = f"{_OWN}-new-"
 _ENDING = ".npy"
 _SLOTS = 1 << 20
@@ -57,6 +59,8 @@ class Directory:
     ----------
     folder : path_like
         Made if it is not there.
+    undo_bytes : int
+        Writes that may touch no more than this are undone if the host is killed in their middle.
 
     Raises
     ------
@@ -64,13 +68,14 @@ class Directory:
         Another host uses it (EBUSY, naming the process), or it cannot be used at all.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
+    def __init__(self, folder: str | os.PathLike[str], undo_bytes: int = UNDO_BYTES) -> None:
         self.folder = Path(folder).absolute()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.lock = threading.RLock()
         self._lock_fd = self._take()
         self._rows: dict[str, tuple[Guard, int]] = {}
         self._before, self._old_control = self._read_state()
+        self.undo_bytes = undo_bytes
         self._control = f"{_OWN}-control-{uuid.uuid4().hex}"
 
     # -- one host ------------------------------------------------------------------------------------------------
@@ -124,21 +129,30 @@ class Directory:
             log.warning("%s: the state of the last host cannot be read (%s)", self.folder, error)
             return {}, None
 
-    def restore(self, guards: dict[str, tuple[Guard, int]]) -> None:
-        """Carry the last host's versions and torn marks over to the rows of the arrays found, and begin anew."""
+    def restore(self, guards: dict[str, tuple[Guard, int]], memory: dict[str, npt.NDArray[np.uint8]]) -> None:
+        """Carry the last host's versions and torn marks over to the rows of the arrays found, and begin anew.
+
+        Until the new state is saved the old one with its undo records stays: a host killed here is no loss.
+        """
         if self._old_control is not None:
             old = np.fromfile(self._old_control, np.uint64, count=_SLOTS * ROW_WORDS) if guards else np.empty(0)
             for name, (guard, inode) in guards.items():
-                self._restore_row(name, guard, inode, old)
+                self._restore_row(name, guard, inode, old, memory[name])
         self._rows = guards
+        for name, (guard, inode) in guards.items():
+            self._keep_undo(guard, inode, memory[name])
         self._save_state()
+        for path in self.folder.glob(f"{_UNDO}*"):
+            path.unlink(missing_ok=True)
         for path in self.folder.glob(f"{_OWN}-control-*"):
             if path.name != self._control:
                 path.unlink(missing_ok=True)
         for path in self.folder.glob(f"{_NEW}*"):
             path.unlink(missing_ok=True)
 
-    def _restore_row(self, name: str, guard: Guard, inode: int, old: npt.NDArray[Any]) -> None:
+    def _restore_row(
+        self, name: str, guard: Guard, inode: int, old: npt.NDArray[Any], memory: npt.NDArray[np.uint8]
+    ) -> None:
         slot, generation, old_inode = self._before.get(name, (0, 0, 0))
         row = [int(word) for word in old[slot * ROW_WORDS : (slot + 1) * ROW_WORDS]]
         # Another file than the row's was put in its place as a whole.
@@ -146,10 +160,37 @@ class Directory:
             return
         words, base = guard.words, guard.base
         words[base + VERSION] = (row[VERSION] + 3) & ~1
+        if self._undo(slot, inode, row, memory):
+            log.info("array %r: the write that process %d did not complete was undone", name, row[WRITER_PID])
+            return
         if row[VERSION] & 1 or row[TORN]:
             words[base + TORN_PID] = row[TORN_PID] if row[TORN] else row[WRITER_PID]
             words[base + TORN] = 1
             log.warning("array %r: process %d was in the middle of a write", name, words[base + TORN_PID])
+
+    def _undo(self, slot: int, inode: int, row: list[int], memory: npt.NDArray[np.uint8]) -> bool:
+        """Put the old bytes back if the array's last write was the record's, was cut short, and no other followed."""
+        try:
+            record = decode(self._undo_path(slot, cast("Path", self._old_control).name).read_bytes())
+        except FileNotFoundError:
+            return False
+        if record is None or (record.generation, record.inode) != (row[GENERATION], inode):
+            return False
+        end = record.start + len(record.old)
+        # Of a torn array no record is made: a mark that is there was set by whoever found this write cut short.
+        cut = row[VERSION] == record.version + 1 and row[WRITER_PID] == record.pid
+        noticed = row[VERSION] == record.version + 2 and row[TORN] and row[TORN_PID] == record.pid
+        if not (cut or noticed) or end > memory.nbytes:
+            return False
+        memory[record.start : end] = np.frombuffer(record.old, np.uint8)
+        return True
+
+    def _undo_path(self, slot: int, control: str) -> Path:
+        return self.folder / f"{_UNDO}{control.rpartition('-')[2]}-{slot}"
+
+    def _keep_undo(self, guard: Guard, inode: int, memory: npt.NDArray[np.uint8]) -> None:
+        if self.undo_bytes:
+            guard.undo = Undo(self._undo_path(guard.slot, self._control), guard, inode, memory, self.undo_bytes)
 
     def _save_state(self) -> None:
         rows = {name: [guard.slot, guard.generation, inode] for name, (guard, inode) in self._rows.items()}
@@ -244,15 +285,20 @@ class Directory:
                 raise
         return place, os.fstat(fd).st_ino
 
-    def bound(self, name: str, guard: Guard, inode: int) -> None:
+    def bound(self, name: str, guard: Guard, inode: int, memory: npt.NDArray[np.uint8]) -> None:
         """Note whose row a file's state is in; the caller holds `lock`."""
+        if name in self._rows:
+            self._undo_path(self._rows[name][0].slot, self._control).unlink(missing_ok=True)
+        self._keep_undo(guard, inode, memory)
         self._rows[name] = (guard, inode)
         self._save_state()
 
     def delete(self, name: str) -> None:
         """Remove an array's file; those who have it mapped keep it."""
         with self.lock:
-            if self._rows.pop(name, None) is not None:
+            row = self._rows.pop(name, None)
+            if row is not None:
+                self._undo_path(row[0].slot, self._control).unlink(missing_ok=True)
                 (self.folder / f"{name}{_ENDING}").unlink(missing_ok=True)
                 self._save_state()
 

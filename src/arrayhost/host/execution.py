@@ -64,14 +64,13 @@ def set_item(target: Operand, index: Any, value: Any, timeout: float) -> None:
     hold = target.guard.acquire(EXCLUSIVE, timeout, "exclusive lock")
     try:
         writer = target.writer
-        hold.begin_write()
-        writer[index] = value
-        hold.end_write()
+        hold.begin_write(None if target.guard.undo is None else target.layout.touched(index))
+        try:
+            writer[index] = value
+        finally:
+            hold.end_write()
         if target.guard.torn:
             _mend_if_whole(Operation(OPERATOR, "setitem"), (target, index, value), {}, target)
-    except BaseException:
-        hold.end_write()
-        raise
     finally:
         hold.release()
 
@@ -193,7 +192,7 @@ class _Write:
             return self._write_by_copy(holds)
         for target in self.targets:
             self.memory[id(target)] = target.writer
-        with _writing(holds):
+        with self._writing(holds):
             return self._evaluate()
 
     def _write_by_copy(self, holds: list[Hold]) -> Any:
@@ -205,10 +204,31 @@ class _Write:
             else:
                 self.memory[id(target)] = laid_out_copy(target)
         result = self._evaluate()
-        with _writing(holds):
+        with self._writing(holds):
             for target in self.targets:
                 target.writer[...] = self.memory[id(target)]
         return result
+
+    @contextlib.contextmanager
+    def _writing(self, holds: list[Hold]) -> Iterator[None]:
+        """Keep the versions odd."""
+        begun: list[Hold] = []
+        try:
+            for hold in holds:
+                hold.begin_write(None if hold.guard.undo is None else self._touched(hold))
+                begun.append(hold)
+            yield
+        finally:
+            for hold in begun:
+                hold.end_write()
+
+    def _touched(self, hold: Hold) -> tuple[int, int]:
+        """Bounds of the bytes of one array that may change."""
+        targets = [target for target in self.targets if target.guard is hold.guard]
+        if self.operation.name in ("setitem", "__setitem__") and len(self.args) == 3 and len(targets) == 1:
+            return targets[0].layout.touched(self.args[1])
+        extents = [target.layout.extent() for target in targets]
+        return min(start for start, _ in extents), max(end for _, end in extents)
 
     def _evaluate(self) -> Any:
         args = [map_nested(arg, self._substitute) for arg in self.args]
@@ -228,20 +248,6 @@ class _Write:
             if array.base is not None and target.mapping.covers(array.__array_interface__["data"][0]):
                 return target.viewed(array)
         return array
-
-
-@contextlib.contextmanager
-def _writing(holds: list[Hold]) -> Iterator[None]:
-    """Keep the versions odd."""
-    begun: list[Hold] = []
-    try:
-        for hold in holds:
-            hold.begin_write()
-            begun.append(hold)
-        yield
-    finally:
-        for hold in begun:
-            hold.end_write()
 
 
 def _may_raise() -> bool:

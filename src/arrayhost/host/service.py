@@ -267,7 +267,7 @@ class Service:
             place, inode = disk.create(name, layout, order, store.places, fill)
             operand = store.add_array(place, layout, holder)
             store.names.put(name, operand, overwrite=overwrite)
-            disk.bound(name, operand.guard, inode)
+            disk.bound(name, operand.guard, inode, operand.mapping.writer)
         return operand
 
     def delete_name(self, name: str) -> None:
@@ -294,12 +294,13 @@ class Service:
         store, disk = self.store, self.store.disk
         if disk is None:
             return
-        making, guards = object(), {}
+        making, guards, memory = object(), {}, {}
         for name, place, layout in disk.found(store.places):
             operand = store.add_array(place, layout, making)
             store.names.put(name, operand, overwrite=False)
             guards[name] = (operand.guard, os.fstat(place.segment.fd).st_ino)
-        disk.restore(guards)
+            memory[name] = place.mapping.writer
+        disk.restore(guards, memory)
         store.drop_holder(making)
 
     def create_name(

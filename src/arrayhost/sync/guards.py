@@ -21,7 +21,7 @@ import time
 import weakref
 from _thread import get_ident
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from arrayhost.errors import LockTimeoutError, StaleProxyError, TornArrayError, WouldDeadlock
 from arrayhost.memory._libc import futex_wake
@@ -90,6 +90,16 @@ def _find_asyncio() -> bool:
     return True
 
 
+class UndoLog(Protocol):
+    """Keeps what a write is about to change."""
+
+    def save(self, extent: tuple[int, int] | None) -> None:
+        """Keep these bytes, or all, before a write begins."""
+
+    def completed(self) -> None:
+        """Note that the write has ended."""
+
+
 class Hold:
     """One acquisition of one array's lock, with the open file description that carries it.
 
@@ -118,10 +128,23 @@ class Hold:
         self.file: OpenLockFile | None = None
         self.nets: list[weakref.ref[Any]] = []
 
-    def begin_write(self) -> None:
-        """Make the version odd: readers keep out until `end_write`."""
+    def begin_write(self, extent: tuple[int, int] | None = None) -> None:
+        """Make the version odd: readers keep out until `end_write`.
+
+        Parameters
+        ----------
+        extent : (int, int), optional
+            The bytes of the array that may change; all, if not given.
+
+        Raises
+        ------
+        OSError
+            The array is a file and there is no room for its undo record; no write has begun.
+        """
         if self.write_depth == 0:
             guard = self.guard
+            if guard.undo is not None:
+                guard.undo.save(extent)
             guard.words[guard.base + WRITER_PID] = _pid
             guard.words[guard.base + VERSION] += 1
         self.write_depth += 1
@@ -131,6 +154,8 @@ class Hold:
         if self.write_depth == 1 and self.file is not None:
             guard = self.guard
             guard.words[guard.base + VERSION] += 1
+            if guard.undo is not None:
+                guard.undo.completed()
             if guard.row[WATCHED]:
                 guard.wake()
         self.write_depth -= 1
@@ -195,7 +220,7 @@ class Guard:
 
     __slots__ = (
         "__weakref__", "base", "exclusive", "exclusive_bytes", "files", "generation", "good", "row", "shared",
-        "shared_bytes", "slot", "table", "unlock_bytes", "words",
+        "shared_bytes", "slot", "table", "undo", "unlock_bytes", "words",
     )  # fmt: skip
 
     def __init__(self, table: ControlTable, files: LockFiles, slot: int, generation: int) -> None:
@@ -209,6 +234,7 @@ class Guard:
         # The version last found to be of this array and whole. It stays so: whoever tears or frees the array changes
         # the version, so a reader that finds this one need not look at the rest of the row.
         self.good = -1
+        self.undo: UndoLog | None = None  # in the host, for an array that is a file
         self.exclusive: Hold | None = None
         self.shared: list[Hold] = []
         self.exclusive_bytes = lock_request(slot, EXCLUSIVE)
