@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from arrayhost import ArrayManager, TornArrayError
-from tests.support import child
+from tests.support import child, wait_until
 
 # Every element of "fill", "set", "add" and "atomic" is the number of the last round; "sort" is a permutation in one of
 # two orders. "part" counts in its second half only; "large" is above the limit.
@@ -65,6 +65,7 @@ def test_small_writes_are_whole_after_a_kill_at_any_moment(tmp_path: Path, rng: 
         done.unlink(missing_ok=True)
         with child(WRITER, folder, start, done, timeout=30) as writer:
             host = int(writer.expect("host"))
+            wait_until(lambda: done.exists() and done.stat().st_size > 0, what="the first writes")
             time.sleep(rng.uniform(0, 0.06))  # no synchronisation: the moment is to be any
             os.kill(host, signal.SIGKILL)
             writer.wait()
@@ -119,3 +120,47 @@ def test_no_room_for_the_record_keeps_the_old_state(tmp_path: Path) -> None:
 def test_sizes_of_records() -> None:
     with pytest.raises(ValueError, match="undo_bytes"):
         ArrayManager(undo_bytes=-1)
+
+
+DIES = """
+    import os, sys
+    import numpy as np
+    from arrayhost import ArrayManager
+    from arrayhost.sync.guards import Hold
+
+    if __name__ == "__main__":
+        parent = os.getpid()
+        complete = Hold.end_write
+
+        def end_write(hold):
+            if os.getpid() != parent and hold.guard.slot == 0 and os.path.exists(sys.argv[2]):
+                os.kill(os.getpid(), 9)
+            complete(hold)
+
+        Hold.end_write = end_write
+        manager = ArrayManager(directory=sys.argv[1], undo_bytes=int(sys.argv[3]))
+        manager.start()
+        manager["a"] = np.arange(5.0)
+        manager["a"][1] = 7
+        open(sys.argv[2], "w").close()
+        try:
+            manager["a"][1:4] = -1
+        except ConnectionError:
+            print("killed", flush=True)
+"""
+
+
+@pytest.mark.parametrize("undo_bytes", [24, 23])
+def test_a_write_that_had_changed_everything_is_undone_or_beyond_the_limit_torn(
+    tmp_path: Path, undo_bytes: int
+) -> None:
+    folder = tmp_path / "arrays"
+    with child(DIES, folder, tmp_path / "now", undo_bytes, timeout=30) as writer:
+        writer.expect("killed")
+    assert odd_rows(folder) == 1
+    with ArrayManager(directory=folder) as manager:
+        if undo_bytes == 24:
+            assert manager["a"].tolist() == [0, 7, 2, 3, 4]
+        else:
+            with pytest.raises(TornArrayError):
+                manager["a"].copy()
