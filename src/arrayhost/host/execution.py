@@ -142,10 +142,19 @@ class _Write:
         if isinstance(target, Operand) and not _fails_early(target, value):
             self.given = value
             try:
-                self.args[2] = _converted(value, target.live.dtype)
+                self.args[2] = _converted(value, target.live.dtype, as_element=self._is_truth_of_one(target, value))
             except (TypeError, ValueError, OverflowError, FloatingPointError):
                 return False
         return True
+
+    def _is_truth_of_one(self, target: Operand, value: Any) -> bool:
+        """Whether a list goes to one element and not to several: as a bool it is true unless it is empty."""
+        if target.live.dtype.kind != "b" or not isinstance(value, (list, tuple)):
+            return False
+        try:
+            return not isinstance(target.live[self.args[1]], np.ndarray)
+        except IndexError:
+            return False  # NumPy will say so when it assigns
 
     def _as_of_sequence(self, error: Exception) -> Exception:
         """NumPy's own error for a list that was converted here before it was assigned."""
@@ -259,8 +268,12 @@ def _private(leaf: Any) -> Any:
     return snapshot(leaf) if isinstance(leaf, Operand) else leaf
 
 
-def _converted(value: Any, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+def _converted(value: Any, dtype: np.dtype[Any], *, as_element: bool = False) -> npt.NDArray[Any]:
     """Convert a value as assigning it would, into memory of its own."""
+    if as_element:
+        elements = np.empty(1, dtype)
+        elements[0] = value
+        return elements[0, ...]
     if not isinstance(value, (np.ndarray, list, tuple)) or (dtype.names is not None and isinstance(value, tuple)):
         element = np.empty((), dtype)
         element[()] = value
