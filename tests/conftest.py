@@ -5,6 +5,7 @@ import os
 import random
 import resource
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,6 +37,10 @@ def pytest_configure(config: pytest.Config) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     # Every Python below us prints its stacks when aborted (by the watchdog, by run_python), and leaves no core file.
     os.environ["PYTHONFAULTHANDLER"] = "1"
+    # A run in the background of a shell script starts with Ctrl-C ignored, and so would all its children: tests of it
+    # would show nothing.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     # A user's default host is found through this folder: a run must neither find the developer's host nor another
     # run's. The name is short because a socket's path is limited to 107 bytes.

@@ -8,6 +8,7 @@ import pytest
 
 from arrayhost import ArrayManager
 from arrayhost.client.session import Session
+from arrayhost.client.ways import UnixWay
 from arrayhost.wire.frames import Kind
 from tests.faults.harness import Run, Victim, count, flat, in_fresh_process, report, scaled, victims
 
@@ -57,7 +58,7 @@ def reconnect(run: Run) -> None:
         address = str(manager.address)
 
         def turn() -> None:
-            session = Session(address)
+            session = Session(UnixWay(address))
             session.open()
             assert session.request(Kind.STATISTICS, None)["n_sessions"] >= 2
             session.close()

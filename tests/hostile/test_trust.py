@@ -16,6 +16,7 @@ import pytest
 import arrayhost
 from arrayhost import ArgumentEncodingError, ArrayManager, NotAuthorizedError
 from arrayhost.client.session import Session
+from arrayhost.client.ways import UnixWay
 from arrayhost.wire import failures
 from arrayhost.wire.addresses import bind_unix
 from arrayhost.wire.codec import PICKLE, Encoder
@@ -111,18 +112,18 @@ def test_nothing_is_unpickled_before_the_hello_is_accepted(nest: Path) -> None:
 
 def test_a_client_reads_no_pickle_of_a_host_it_does_not_trust(nest: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     canary = pickle.dumps(Canary(nest))
-    stream = Session._stream
+    connect = UnixWay.connect
 
-    def untrusted(self: Session) -> Any:
-        made = stream(self)
+    def untrusted(self: UnixWay) -> Any:
+        made = connect(self)
         made.trusted = False
         return made
 
     with ArrayManager() as manager:
         hosted = manager.run(Canary, nest)
         ident = hosted._arrayhost_handle.ident
-        monkeypatch.setattr(Session, "_stream", untrusted)
-        session = Session(str(manager.address))
+        monkeypatch.setattr(UnixWay, "connect", untrusted)
+        session = Session(UnixWay(str(manager.address)))
         with pytest.raises(arrayhost.ProtocolError, match="pickle"):
             session.request(Kind.CALL, [ident, "#GETVALUE", [], {}, None])
         session.close()

@@ -212,7 +212,7 @@ def test_wrong_arguments(manager: ArrayManager) -> None:
     for use in (
         lambda: a.write(timeout=-1),
         lambda: ArrayManager(handle_grace=-1),
-        lambda: ArrayManager(("localhost", 0)),
+        lambda: ArrayManager("tcp://nowhere"),
         lambda: manager.ones(-1),
         lambda: manager.ones(3, order="Q"),
     ):
