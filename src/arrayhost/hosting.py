@@ -191,9 +191,10 @@ class LocalLink:
         """Carry out ``target[index] = value``."""
         self.service.set_item(self._operand(target), map_nested(index, self._operand), map_nested(value, self._operand))
 
-    def snapshot(self, target: Any) -> npt.NDArray[Any]:
-        """Copy an array under its lock."""
-        return cast("npt.NDArray[Any]", self._operand(target).locked_copy())
+    def snapshot(self, views: Sequence[Any]) -> list[npt.NDArray[Any]]:
+        """Copy views of one array under one hold of its lock."""
+        operands = [self._operand(view) for view in views]
+        return cast("list[npt.NDArray[Any]]", operands[0].locked_copies(operands))
 
     def call(self, handle: ObjectHandle, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Call a method of a hosted object."""

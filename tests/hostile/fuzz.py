@@ -106,7 +106,7 @@ class Mutator:
             (Kind.EVALUATE, ["operator", "getitem", "", None, [a, np.array([0, 1])], {}, None]),
             (Kind.CREATE, ["#ones", [(3, 4), "i4"], {}, None]),
             (Kind.CREATE, ["#full", [2, 1 + 2j], {"order": "F"}, None]),
-            (Kind.SNAPSHOT, [a, None]),
+            (Kind.SNAPSHOT, [[a], None]),
             (Kind.CLAIM, [1, 2, 3]),
             (Kind.PUT_NAME, ["name", np.arange(3), True, False]),
             (Kind.GET_NAME, "a"),

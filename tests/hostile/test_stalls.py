@@ -187,7 +187,7 @@ def test_a_peer_that_does_not_read_a_large_answer_is_dropped() -> None:
 def test_answers_with_files_are_not_piled_up() -> None:
     with ArrayManager() as manager:
         a = manager.ones(100_000)
-        request = encoded(a.reference(a._source.link, by_value=False), None)
+        request = encoded([a.reference(a._source.link, by_value=False)], None)
         with caller(manager.address) as peer:
             n_connections = manager.statistics().n_connections
             peer.send(pack_frame(Kind.SNAPSHOT, 1, request))

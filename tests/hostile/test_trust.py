@@ -62,7 +62,7 @@ def requests(array: Any, ident: int) -> dict[int, list[Any]]:
         Kind.APPLY: [array, None, [], {}, 1.0, None],
         Kind.SET_ITEM: [array, 0, 1, None],
         Kind.ATTACH: [array],
-        Kind.SNAPSHOT: [array, None],
+        Kind.SNAPSHOT: [[array], None],
         Kind.CLAIM: [1],
         Kind.PUT_NAME: ["name", 1, True, False],
         Kind.CREATE_NAME: ["name", [3], "f8", "C", 0, True, None],

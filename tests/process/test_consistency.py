@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from arrayhost import ArrayManager
@@ -57,6 +58,19 @@ a = arrayhost.connect(sys.argv[1])["a"]
 print("ready", flush=True)
 while True:
     a.copy()
+"""
+
+# One value after the other, every fourth one by the host.
+COUNTING_WRITER = """
+import itertools, sys, arrayhost
+a = arrayhost.connect(sys.argv[1])["a"]
+print("ready", flush=True)
+for k in itertools.count():
+    if k % 4:
+        with a.write() as x:
+            x.fill(k)
+    else:
+        a.fill(k)
 """
 
 # What serves as an index, a count or a shape is itself rewritten all the time, to valid and to wild values.
@@ -115,6 +129,69 @@ def test_reductions_and_operators_show_no_two_writes(manager: ArrayManager) -> N
             assert low == high
             assert (a - a == 0).all()
         writer.expect("done")
+
+
+def interpolated(a: Any) -> Any:
+    """An array that shows one value throughout is interpolated at its one known place, and nowhere beside it."""
+    return np.interp(a[:-2], a[-2:-1], a[-1:], left=-1, right=-1) >= 0
+
+
+# Reads of several views of one array whose elements are all the same: each returns truths.
+READS_OF_VIEWS: dict[str, Callable[[Any], Any]] = {
+    "disjoint, operator": lambda a: a[: a.size // 2] - a[a.size // 2 :] == 0,
+    "overlapping, operator": lambda a: a[:-1] == a[1:],
+    "interleaved, ufunc": lambda a: np.equal(a[::2], a[1::2]),
+    "distant, operator": lambda a: a[:8] == a[-8:],
+    "concatenate": lambda a: np.ptp(np.concatenate([a[:8], a[8:]])) == 0,
+    "convolve": lambda a: np.sqrt(np.convolve(a[:-1], a[-1:])) % 1 == 0,  # no k * (k + 1) is a square
+    "interp": interpolated,
+    "live and still": lambda a: a.sum(initial=a[:1].reshape(())) % (a.size + 1) == 0,
+    "in the caller": lambda a: np.apply_along_axis(np.equal, 0, a[:-1], a[-1:]),
+}
+
+
+def mixed_reads(a: Any, n: int) -> npt.NDArray[Any]:
+    """Evaluate each of the reads `n` times; return how many of them showed two writes."""
+    version = a.version
+    counts = [sum(not np.all(read(a)) for _ in range(n)) for read in READS_OF_VIEWS.values()]
+    assert a.version > version, "nothing was written meanwhile"
+    return np.array(counts)
+
+
+def gathered_in_a_section(target: Any, a: Any, n: int) -> int:
+    """Gather views of `a` in a target that is locked, `n` times; return how many times they showed two writes."""
+    n_mixed = 0
+    with target.write() as x:
+        for _ in range(n):
+            np.concatenate([a[k::20] for k in range(20)], out=target)
+            n_mixed += int(np.ptp(x) != 0)
+    return n_mixed
+
+
+@pytest.mark.slow
+@pytest.mark.watchdog(100)
+@pytest.mark.parametrize(("size", "n"), [(200, 400), (100_000, 100)])
+def test_several_views_of_one_array_are_read_as_of_one_moment(size: int, n: int) -> None:
+    with ArrayManager() as manager:
+        manager["a"] = np.zeros(size)
+        a = manager["a"]
+        with child(COUNTING_WRITER, manager.address) as writer:
+            writer.expect("ready")
+            mixed = {
+                "mapped": mixed_reads(a, n).tolist(),
+                "on the host": mixed_reads(a.on_host, n).tolist(),
+                "in a function of the host": manager.run(mixed_reads, a, n).tolist(),
+            }
+            mixed["as operands of a write in a section"] = [gathered_in_a_section(manager.zeros(size), a, n)]
+            writer.kill()
+    assert not any(map(any, mixed.values())), f"{n} reads each of {list(READS_OF_VIEWS)}: mixed were {mixed}"
+
+
+def test_views_of_one_array_travel_in_one_round_trip(manager: ArrayManager) -> None:
+    a = manager["a"].on_host
+    before = round_trips()
+    assert np.apply_along_axis(np.equal, 0, a[:8], a[-8:]).all()
+    assert round_trips() == before + 1
 
 
 def test_a_stopped_reader_stops_no_writer(manager: ArrayManager) -> None:

@@ -156,7 +156,7 @@ def test_a_handle_does_not_reach_a_neighbour() -> None:
         with pytest.raises(ProtocolError):
             source.link.attach(pack_handle(liar))
         with pytest.raises(ProtocolError):
-            source.link.request(Kind.SNAPSHOT, [liar, None])
+            source.link.request(Kind.SNAPSHOT, [[liar], None])
         assert_same(secret.copy(), np.full(8, 99.0))
         assert_same(a.copy(), np.zeros(8))
 

@@ -10,14 +10,14 @@ from arrayhost.client.returning import asked, follow
 from arrayhost.core.handles import Written
 from arrayhost.errors import ArgumentEncodingError, WouldDeadlock
 from arrayhost.evaluation.hosted import evaluate_hosted
-from arrayhost.evaluation.operands import foreign_as_ndarrays, leaves, map_nested
+from arrayhost.evaluation.operands import foreign_as_ndarrays, grouped, leaves, map_nested
 from arrayhost.evaluation.operations import HOSTED, OPERATOR, apply
-from arrayhost.evaluation.reading import evaluate_read
+from arrayhost.evaluation.reading import evaluate_read, snapshots
 from arrayhost.evaluation.tables import is_callers, repeatable, written_arguments
 from arrayhost.sync.filelocks import EXCLUSIVE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -95,8 +95,8 @@ class ArrayProxy:
         """Make the proxy of a view of the same memory, writeable as `view` is."""
         raise NotImplementedError  # each kind's own
 
-    def locked_copy(self) -> npt.NDArray[Any]:
-        """Copy the array under its shared lock, taken by the host. Cost: one round trip."""
+    def locked_copies(self, views: Sequence[Any]) -> list[npt.NDArray[Any]]:
+        """Copy views of this array under its shared lock, taken once, by the host. Cost: one round trip."""
         raise NotImplementedError  # each kind's own
 
 
@@ -145,20 +145,35 @@ def evaluate_in_host(operation: Operation, args: Sequence[Any], kwargs: Mapping[
     proxy = args[0][0] if isinstance(args[0], list) else args[0]
     if proxy._source.hold() is not None:
         if operation.kind == HOSTED:
-            return evaluate_hosted(operation.name, [args[0], *(map_nested(arg, _copied) for arg in args[1:])], kwargs)
+            substitute = _substitution(leaves(args[1:], {}, ArrayProxy))
+            return evaluate_hosted(
+                operation.name, [args[0], *(map_nested(arg, substitute) for arg in args[1:])], kwargs
+            )
         return evaluate(operation, args, kwargs)
     targets = [target for target in written_arguments(operation, args, kwargs) if isinstance(target, ArrayProxy)]
     return _ask(operation, args, kwargs, proxy, targets)
 
 
 def _evaluate_copies(operation: Operation, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """Evaluate here on copies of what is not mapped here. Cost: one round trip an array."""
-    copies = {key: map_nested(arg, _copied) for key, arg in kwargs.items()}
-    return apply(operation, [map_nested(arg, _copied) for arg in args], copies)
+    """Evaluate here on copies of what is not mapped here. Cost: one round trip for each array."""
+    substitute = _substitution(leaves(args, kwargs, ArrayProxy))
+    copies = {key: map_nested(arg, substitute) for key, arg in kwargs.items()}
+    return apply(operation, [map_nested(arg, substitute) for arg in args], copies)
 
 
-def _copied(leaf: Any) -> Any:
-    return leaf._private_copy() if isinstance(leaf, ArrayProxy) else leaf
+def _substitution(operands: Sequence[ArrayProxy]) -> Callable[[Any], Any]:
+    """Copy operands, all views of one array as of one moment; return what replaces each by its copy."""
+    copies: dict[int, npt.NDArray[Any]] = {}
+    for views in grouped(operands, lambda operand: operand._source):
+        copies.update(zip(map(id, views), _private_copies(views), strict=True))
+    return lambda leaf: copies.get(id(leaf), leaf)
+
+
+def _private_copies(views: Sequence[ArrayProxy]) -> list[npt.NDArray[Any]]:
+    """Copy views of one array as of one moment. Cost: at most one round trip, but inside a section none."""
+    if len(views) == 1 or views[0]._source.hold() is not None:
+        return [view._private_copy() for view in views]
+    return snapshots(views) if all(view.mapped for view in views) else views[0].locked_copies(views)
 
 
 def _ask(
@@ -205,15 +220,18 @@ def _write_direct(
             "open a.write(), or arrayhost.locked(a, b, ...) for all of them"
         )
     memory: dict[int, Any] = {id(target): target.writer for target in targets}
+    others: list[ArrayProxy] = []
+    for operand in leaves(args, kwargs, ArrayProxy):
+        if id(operand) not in memory:
+            hold = operand._source.hold()
+            if hold is not None and hold.mode == EXCLUSIVE:
+                memory[id(operand)] = operand.live
+            else:
+                others.append(operand)
+    copied = _substitution(others)
 
     def substitute(leaf: Any) -> Any:
-        if not isinstance(leaf, ArrayProxy):
-            return leaf
-        if id(leaf) not in memory:
-            hold = leaf._source.hold()
-            exclusive = hold is not None and hold.mode == EXCLUSIVE
-            memory[id(leaf)] = leaf.live if exclusive else leaf._private_copy()
-        return memory[id(leaf)]
+        return memory[id(leaf)] if id(leaf) in memory else copied(leaf)
 
     real_args = [map_nested(arg, substitute) for arg in args]
     real_kwargs = {key: map_nested(arg, substitute) for key, arg in kwargs.items()}

@@ -55,8 +55,8 @@ class Link(Protocol):
     def set_item(self, target: Any, index: Any, value: Any) -> None:
         """Carry out ``target[index] = value`` in the host, for a proxy `target`."""
 
-    def snapshot(self, target: Any) -> npt.NDArray[Any]:
-        """Have the host copy a proxy's array under its lock."""
+    def snapshot(self, views: Sequence[Any]) -> list[npt.NDArray[Any]]:
+        """Have the host copy proxies of one array under one hold of its lock."""
 
     def call(self, handle: ObjectHandle, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Call a method of a hosted object."""

@@ -25,7 +25,7 @@ from arrayhost.wire.codec import pack_handle, unpack_handle
 from arrayhost.wire.hello import READ_WRITE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import numpy.typing as npt
 
@@ -109,15 +109,15 @@ class MappedArray(HostedArray):
             return _new(self._source, view, layout_of(view, self._source.mapping))
         return _new(self._source, view, None)
 
-    def locked_copy(self) -> npt.NDArray[Any]:
-        """Copy the array under its shared lock, taken by the host. Cost: one round trip."""
+    def locked_copies(self, views: Sequence[Any]) -> list[npt.NDArray[Any]]:
+        """Copy views of this array under its shared lock, taken once, by the host. Cost: one round trip."""
         try:
-            copy = self._source.link.snapshot(self)
+            copies = self._source.link.snapshot(views)
         except HostGoneError:
             # Without a host nobody else judges what a dead writer left, so this process does.
-            with self.read() as x:
-                return x.copy("K")
-        return copy if copy.flags.writeable else copy.copy("K")
+            with self.read():
+                return [view.live.copy("K") for view in views]
+        return [copy if copy.flags.writeable else copy.copy("K") for copy in copies]
 
     # -- items -----------------------------------------------------------------------------------------------------
 

@@ -670,9 +670,9 @@ class Session:
                 return
         self.request(Kind.SET_ITEM, [target, index, value, context])
 
-    def snapshot(self, target: Any) -> npt.NDArray[Any]:
-        """Have the host copy an array under its lock. Cost: one round trip."""
-        return cast("npt.NDArray[Any]", self.request(Kind.SNAPSHOT, [target, self.context()]))
+    def snapshot(self, views: Sequence[Any]) -> list[npt.NDArray[Any]]:
+        """Have the host copy views of one array under one hold of its lock. Cost: one round trip."""
+        return cast("list[npt.NDArray[Any]]", self.request(Kind.SNAPSHOT, [list(views), self.context()]))
 
     def call(self, handle: ObjectHandle, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Call a method of a hosted object. Cost: one round trip."""

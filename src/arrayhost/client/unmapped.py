@@ -22,7 +22,7 @@ from arrayhost.wire.codec import pack_handle, unpack_handle
 from arrayhost.wire.hello import READ_WRITE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import numpy.typing as npt
 
@@ -90,9 +90,9 @@ class UnmappedArray(HostedArray):
         """Make the proxy of a view of the same memory."""
         return self._with_layout(layout_of(view, self.mapping))
 
-    def locked_copy(self) -> npt.NDArray[Any]:
-        """Copy the array under its shared lock, taken by the host."""
-        return self._source.link.snapshot(self)
+    def locked_copies(self, views: Sequence[Any]) -> list[npt.NDArray[Any]]:
+        """Copy views of this array under its shared lock, taken once, by the host. Cost: one round trip."""
+        return self._source.link.snapshot(views)
 
     # -- elements --------------------------------------------------------------------------------------------------
 

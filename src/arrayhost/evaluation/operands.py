@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
 LeafT = TypeVar("LeafT")
 
-__all__ = ["foreign_as_ndarrays", "leaves", "map_nested", "map_results"]
+__all__ = ["foreign_as_ndarrays", "grouped", "leaves", "map_nested", "map_results"]
 
 # A scalar or a text holds no array; asking these few types first makes the common case cheap.
 _LEAVES = frozenset([int, float, complex, bool, str, bytes, type(None), slice, type(...), np.ndarray, type, np.dtype])
@@ -67,6 +67,20 @@ def leaves(args: Sequence[Any], kwargs: Mapping[str, Any], kind: type[LeafT]) ->
     for value in kwargs.values():
         map_nested(value, note)
     return found
+
+
+def grouped(operands: Iterable[LeafT], array_of: Callable[[LeafT], Hashable]) -> list[list[LeafT]]:
+    """Return the operands of each array together, every object once, in the order in which they come.
+
+    Parameters
+    ----------
+    array_of : callable
+        Returns what stands for an operand's array: the same for all views of it.
+    """
+    groups: dict[Hashable, dict[int, LeafT]] = {}
+    for operand in operands:
+        groups.setdefault(array_of(operand), {})[id(operand)] = operand
+    return [list(group.values()) for group in groups.values()]
 
 
 def foreign_as_ndarrays(value: Any) -> Any:

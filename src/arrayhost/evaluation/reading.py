@@ -1,7 +1,8 @@
 """Reads that are never torn: evaluate on live memory, look at the versions again, fall back to snapshots.
 
 Called in the client, and in the host for what it evaluates itself. The caller supplies operands; this module decides
-on which memory they are read.
+on which memory they are read. Operands may be several views of one array. These are a group, and a group is read as of
+one moment: copied between two looks at the version, or by the host under one hold of the lock.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from arrayhost.evaluation.operands import map_nested, map_results
+from arrayhost.evaluation.operands import grouped, map_nested, map_results
 from arrayhost.evaluation.operations import GET, Operation, apply
 from arrayhost.evaluation.shadows import corresponding_view, laid_out_copy, placed
 from arrayhost.evaluation.tables import ALL, FIRST, live_operands, warns_by_itself
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from arrayhost.memory.segments import Mapping as SegmentMapping
     from arrayhost.sync.guards import Guard
 
-__all__ = ["Operand", "evaluate_read", "snapshot"]
+__all__ = ["Operand", "evaluate_read", "snapshot", "snapshots"]
 
 _ATTEMPTS = 3
 _PAUSE = 30e-6
@@ -51,8 +52,8 @@ class Operand(Protocol):
     def writer(self) -> npt.NDArray[Any]:
         """The same, writeable where NumPy's own view would be."""
 
-    def locked_copy(self) -> npt.NDArray[Any]:
-        """Copy the array under its shared lock, whatever that takes."""
+    def locked_copies(self, views: Sequence[Any]) -> list[npt.NDArray[Any]]:
+        """Copy views of this operand's array under one hold of its shared lock, whatever that takes."""
 
     def viewed(self, view: npt.NDArray[Any]) -> Any:
         """Wrap a view of the same memory; the proxy is writeable as `view` is."""
@@ -138,41 +139,74 @@ class _Reading:
         self.direct = False  # whether `live` is being evaluated on hosted memory itself
 
     def run(self) -> Any:
-        for operand in self.operands:
-            if not any(operand is one for one in self.live):
-                self.memory[id(operand)] = self._private(operand)
-        if self.live:
-            for attempt in range(_ATTEMPTS):
-                if attempt:
-                    time.sleep(_PAUSE)
-                stamps = [operand.guard.stamp() for operand in self.live]
-                if BUSY in stamps:
-                    continue
-                for operand in self.live:
-                    # What may run on live memory never writes to it. Given the writeable view, NumPy tells by the
-                    # result's flags whether the hosted view is one that may be written through.
-                    self.memory[id(operand)] = operand.writer
-                self.direct = True
-                try:
-                    done, result = self._attempt(stamps)
-                except FloatingPointError:
-                    if self._unchanged(stamps):
-                        break  # the data's own: to be told, as the caller wishes, of a copy that holds still
-                    continue
-                if done:
-                    return result
-            self.direct = False
-            for operand in self.live:
-                self.memory[id(operand)] = _shadow(operand)
+        live_groups = []
+        for group in grouped(self.operands, _guard_of):
+            if any(self._is_live(operand) for operand in group):
+                live_groups.append(group)
+            else:
+                self._hold_still(group)
+        if live_groups:
+            done, result = self._run_live(live_groups)
+            if done:
+                return result
+            for group in live_groups:
+                self._place(group, _shadows(group))
         return self._wrapped(self._evaluate())
 
-    def _private(self, operand: Operand) -> npt.NDArray[Any]:
-        """Memory for an operand that must not change during the evaluation."""
-        if operand.guard.stamp() == OWNED:
-            return operand.live
-        return _shadow(operand)
+    def _is_live(self, operand: Operand) -> bool:
+        return any(operand is one for one in self.live)
 
-    def _attempt(self, stamps: list[int]) -> tuple[bool, Any]:
+    def _place(self, group: Sequence[Operand], memory: Sequence[npt.NDArray[Any]]) -> None:
+        for operand, array in zip(group, memory, strict=True):
+            self.memory[id(operand)] = array
+
+    def _hold_still(self, group: Sequence[Operand]) -> None:
+        """Supply memory for operands that must not change during the evaluation."""
+        owned = group[0].guard.stamp() == OWNED
+        self._place(group, [operand.live for operand in group] if owned else _shadows(group))
+
+    def _run_live(self, groups: Sequence[Sequence[Operand]]) -> tuple[bool, Any]:
+        """Evaluate on live memory, a few times if need be; tell whether a result counts."""
+        self.direct = True
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                time.sleep(_PAUSE)
+            stamps = [group[0].guard.stamp() for group in groups]
+            if BUSY in stamps or not all(map(self._expose, groups, stamps)):
+                continue
+            try:
+                done, result = self._attempt(groups, stamps)
+            except FloatingPointError:
+                if _unchanged(groups, stamps):
+                    break  # the data's own: to be told, as the caller wishes, of a copy that holds still
+                continue
+            if done:
+                return True, result
+        self.direct = False
+        return False, None
+
+    def _expose(self, group: Sequence[Operand], stamp: int) -> bool:
+        """Supply live memory for what may run on it, and copies of the same moment for the group's other operands.
+
+        Returns
+        -------
+        bool
+            False if somebody wrote meanwhile: the copies may be torn and must not be used.
+        """
+        copied = False
+        for operand in group:
+            if self._is_live(operand):
+                # What may run on live memory never writes to it. Given the writeable view, NumPy tells by the
+                # result's flags whether the hosted view is one that may be written through.
+                self.memory[id(operand)] = operand.writer
+            elif stamp == OWNED:
+                self.memory[id(operand)] = operand.live
+            else:
+                self.memory[id(operand)] = _read_only(laid_out_copy(operand))
+                copied = True
+        return not copied or group[0].guard.unchanged(stamp)
+
+    def _attempt(self, groups: Sequence[Sequence[Operand]], stamps: Sequence[int]) -> tuple[bool, Any]:
         """Evaluate on live memory; tell whether the result counts."""
         if self.operation.kind == GET:
             return True, self._wrapped(self._evaluate())
@@ -187,13 +221,10 @@ class _Reading:
         except FloatingPointError:
             raise
         except Exception:
-            if self._unchanged(stamps):
+            if _unchanged(groups, stamps):
                 raise
             return False, None
-        return self._unchanged(stamps), result
-
-    def _unchanged(self, stamps: list[int]) -> bool:
-        return all(operand.guard.unchanged(stamp) for operand, stamp in zip(self.live, stamps, strict=True))
+        return _unchanged(groups, stamps), result
 
     def _evaluate(self) -> Any:
         args = [map_nested(arg, self._substitute) for arg in self.args]
@@ -232,29 +263,53 @@ def snapshot(operand: Operand) -> npt.NDArray[Any]:
     ------
     TornArrayError, StaleProxyError, LockTimeoutError
     """
-    copy = _quiet_copy(operand, lambda: operand.live.copy("K"))
-    return operand.locked_copy() if copy is None else copy
+    return snapshots([operand])[0]
 
 
-def _shadow(operand: Operand) -> npt.NDArray[Any]:
-    """Copy an operand consistently, with its strides, read-only."""
-    copy = _quiet_copy(operand, lambda: laid_out_copy(operand))
-    if copy is None:
-        copy = placed(operand.locked_copy(), operand)
-    copy.flags.writeable = False
-    return copy
+def snapshots(group: Sequence[Operand]) -> list[npt.NDArray[Any]]:
+    """Copy views of one array as of one moment, each in its own memory order.
+
+    Raises
+    ------
+    TornArrayError, StaleProxyError, LockTimeoutError
+    """
+    copies = _quiet_copies(group, lambda operand: operand.live.copy("K"))
+    return group[0].locked_copies(group) if copies is None else copies
 
 
-def _quiet_copy(operand: Operand, take: Callable[[], npt.NDArray[Any]]) -> npt.NDArray[Any] | None:
-    """Copy while nobody writes; None if somebody does all the time."""
-    guard = operand.guard
+def _shadows(group: Sequence[Operand]) -> list[npt.NDArray[Any]]:
+    """Copy views of one array as of one moment, each with its strides, read-only."""
+    copies = _quiet_copies(group, laid_out_copy)
+    if copies is None:
+        copies = [placed(copy, operand) for copy, operand in zip(group[0].locked_copies(group), group, strict=True)]
+    return [_read_only(copy) for copy in copies]
+
+
+def _quiet_copies(
+    group: Sequence[Operand], take: Callable[[Operand], npt.NDArray[Any]]
+) -> list[npt.NDArray[Any]] | None:
+    """Copy views of one array while nobody writes; None if somebody does all the time."""
+    guard = group[0].guard
     for attempt in range(_ATTEMPTS):
         if attempt:
             time.sleep(_PAUSE)
         stamp = guard.stamp()
         if stamp == BUSY:
             continue
-        copy = take()
+        copies = [take(operand) for operand in group]
         if guard.unchanged(stamp):
-            return copy
+            return copies
     return None
+
+
+def _read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    array.flags.writeable = False
+    return array
+
+
+def _guard_of(operand: Operand) -> Guard:
+    return operand.guard
+
+
+def _unchanged(groups: Sequence[Sequence[Operand]], stamps: Sequence[int]) -> bool:
+    return all(group[0].guard.unchanged(stamp) for group, stamp in zip(groups, stamps, strict=True))

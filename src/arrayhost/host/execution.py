@@ -9,9 +9,9 @@ import numpy as np
 
 from arrayhost.core.handles import Written
 from arrayhost.evaluation.hosted import evaluate_hosted
-from arrayhost.evaluation.operands import leaves, map_nested, map_results
+from arrayhost.evaluation.operands import grouped, leaves, map_nested, map_results
 from arrayhost.evaluation.operations import FUNCTION, HOSTED, METHOD, OPERATOR, Operation, apply
-from arrayhost.evaluation.reading import evaluate_read, snapshot
+from arrayhost.evaluation.reading import evaluate_read, snapshot, snapshots
 from arrayhost.evaluation.shadows import laid_out_copy
 from arrayhost.evaluation.tables import must_copy, written_arguments
 from arrayhost.host.store import Operand
@@ -49,7 +49,7 @@ def evaluate(operation: Operation, args: Sequence[Any], kwargs: Mapping[str, Any
     """
     if operation.kind == HOSTED:
         # Indices and values are read before the lock is taken.
-        return evaluate_hosted(operation.name, [args[0], *(map_nested(arg, _private) for arg in args[1:])], kwargs)
+        return evaluate_hosted(operation.name, [args[0], *_privately(args[1:])], kwargs)
     targets = [target for target in written_arguments(operation, args, kwargs) if isinstance(target, Operand)]
     if not targets:
         return evaluate_read(operation, args, kwargs, leaves(args, kwargs, Operand))
@@ -120,12 +120,10 @@ class _Write:
     def _take_copies_of_indices(self) -> None:
         """Replace hosted operands that serve as indices or counts by private copies, before any lock is held."""
         name = self.operation.name
-        if name in ("setitem", "__setitem__", "put", "numpy:put", "numpy:put_along_axis", "numpy:place"):
-            position = 1
-            if len(self.args) > 1:
-                self.args[position] = map_nested(self.args[position], _private)
-        elif self.operation.variant in ("at", "reduceat"):
-            self.args[1:2] = [map_nested(arg, _private) for arg in self.args[1:2]]
+        if self.operation.variant in ("at", "reduceat") or name in (
+            "setitem", "__setitem__", "put", "numpy:put", "numpy:put_along_axis", "numpy:place"
+        ):  # fmt: skip
+            self.args[1:2] = _privately(self.args[1:2])
 
     def _convert_value(self) -> bool:
         """Convert what is assigned to the target's dtype first where the conversion itself may fail; tell if it did.
@@ -264,8 +262,12 @@ def _may_raise() -> bool:
     return "raise" in np.geterr().values()
 
 
-def _private(leaf: Any) -> Any:
-    return snapshot(leaf) if isinstance(leaf, Operand) else leaf
+def _privately(args: Sequence[Any]) -> list[Any]:
+    """Replace operands in arguments by copies; those of one array show one moment."""
+    copies: dict[int, npt.NDArray[Any]] = {}
+    for views in grouped(leaves(args, {}, Operand), lambda operand: operand.guard):
+        copies.update(zip(map(id, views), snapshots(views), strict=True))
+    return [map_nested(arg, lambda leaf: copies.get(id(leaf), leaf)) for arg in args]
 
 
 def _converted(value: Any, dtype: np.dtype[Any], *, as_element: bool = False) -> npt.NDArray[Any]:

@@ -413,9 +413,11 @@ class CallConnection:
         return missing
 
     def _snapshot(self, message: Message, making: Hashable) -> Any:
-        operand, context = self._parts(message, self._operand, Operand, object)
+        views, context = self._parts(message, self._operand, list, object)
+        if not views or not all(type(view) is Operand and view.referent is views[0].referent for view in views):
+            raise _malformed(message)
         with self._context(context):
-            return operand.locked_copy()
+            return views[0].locked_copies(views)
 
     def _put_name(self, message: Message, making: Hashable) -> Any:
         name, value, overwrite, wanted = self._parts(message, self._operand, str, object, bool, bool)

@@ -1,8 +1,8 @@
 """Copies that the host takes under an array's shared lock, for readers whom writers leave no quiet moment.
 
 Copies of one array are taken one at a time, and after each the writers get three times as long as it took: however
-many readers ask, they cost the writers no more than a quarter of the time. Readers who ask for the same view while
-others wait share one copy.
+many readers ask, they cost the writers no more than a quarter of the time. Readers who ask for the same views while
+others wait share one copy of each.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from arrayhost.memory.budget import check_free
 from arrayhost.sync.filelocks import SHARED
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy.typing as npt
 
     from arrayhost.core.layout import Layout
@@ -39,15 +41,15 @@ class LockedCopies:
         self._count = threading.Lock()
         self._n_asking = 0
         self._ready_at = 0.0
-        self._latest: tuple[Layout, float, npt.NDArray[Any]] | None = None
+        self._latest: tuple[list[Layout], float, list[npt.NDArray[Any]]] | None = None
 
-    def copy(self, operand: Operand) -> npt.NDArray[Any]:
-        """Copy a view under the shared lock.
+    def copies(self, views: Sequence[Operand]) -> list[npt.NDArray[Any]]:
+        """Copy views of the array under one hold of the shared lock.
 
         Returns
         -------
-        ndarray
-            Read-only: others may have been given the same one.
+        list of ndarray
+            Read-only: others may have been given the same ones.
 
         Raises
         ------
@@ -58,31 +60,32 @@ class LockedCopies:
             self._n_asking += 1
         try:
             with self._lock:
-                return self._copy(operand, asked)
+                return self._copies([view.layout for view in views], views, asked)
         finally:
             with self._count:
                 self._n_asking -= 1
                 if self._n_asking == 0:
                     self._latest = None
 
-    def _copy(self, operand: Operand, asked: float) -> npt.NDArray[Any]:
+    def _copies(self, layouts: list[Layout], views: Sequence[Operand], asked: float) -> list[npt.NDArray[Any]]:
         latest = self._latest
         # Whatever was begun after the question was asked answers it as well.
-        if latest is not None and latest[0] == operand.layout and latest[1] >= asked:
+        if latest is not None and latest[0] == layouts and latest[1] >= asked:
             return latest[2]
         pause = self._ready_at - time.monotonic()
         if pause > 0:
             time.sleep(pause)
-        check_free(operand.live.nbytes)
+        check_free(sum(layout.nbytes for layout in layouts))
         hold = self._guard.acquire(SHARED, self._timeout, "shared lock for a consistent copy")
         try:
             started = time.monotonic()
             self._guard.check_whole()
-            copy = operand.live.copy("K")
+            copies = [view.live.copy("K") for view in views]
         finally:
             hold.release()
         ended = time.monotonic()
-        copy.flags.writeable = False
+        for copy in copies:
+            copy.flags.writeable = False
         self._ready_at = ended + min((ended - started) * _WRITERS_SHARE, _LONGEST_PAUSE)
-        self._latest = (operand.layout, started, copy)
-        return copy
+        self._latest = (layouts, started, copies)
+        return copies

@@ -23,7 +23,7 @@ from arrayhost.sync.guards import Guard, Hold
 from arrayhost.wire.codec import unpack_handle
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable
+    from collections.abc import Hashable, Iterable, Sequence
 
     import numpy.typing as npt
 
@@ -137,9 +137,9 @@ class Operand:
         """Whether the view shows every element of its array."""
         return self.layout.nbytes == self.referent.layout.nbytes
 
-    def locked_copy(self) -> npt.NDArray[Any]:
-        """Copy under the shared lock, as soon as writers leave room for it."""
-        return self.referent.snapshots.copy(self)
+    def locked_copies(self, views: Sequence[Operand]) -> list[npt.NDArray[Any]]:
+        """Copy views of this array under one hold of the shared lock, as soon as writers leave room for it."""
+        return self.referent.snapshots.copies(views)
 
     def viewed(self, view: npt.NDArray[Any]) -> Operand:
         """Wrap a view of the same memory; the operand is writeable as `view` is."""
