@@ -14,6 +14,8 @@ from benchmarks.hosts import both
 from benchmarks.workers import Worker
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from arrayhost import HostedArray
 
 ELEMENTS = 1_000_000
@@ -45,8 +47,8 @@ def seconds_per_write(workers: list[Worker], written: HostedArray, read: HostedA
     start = time.monotonic() + HEAD_START
     for worker in workers[:READERS]:
         worker.send(copy_until, pickle.dumps(read), start + seconds)
-    for worker, write in zip(workers[READERS:], (fill_in_host, fill_in_sections), strict=True):
-        worker.send(write, pickle.dumps(written), start, start + seconds)
+    for worker, write in zip(workers[READERS:], (fill_in_host, fill_in_section), strict=True):
+        worker.send(write_until, write, pickle.dumps(written), start, start + seconds)
     counts = [worker.result() for worker in workers]
     return seconds / sum(counts[READERS:])
 
@@ -67,25 +69,24 @@ def copy_until(target: bytes, stop: float) -> int:
     return count
 
 
-def fill_in_host(target: bytes, start: float, stop: float) -> int:
-    """Write the whole array through the host until `stop`; return how often."""
+def fill_in_host(a: HostedArray, value: int) -> None:
+    """Write the whole array through the host."""
+    a.fill(value)
+
+
+def fill_in_section(a: HostedArray, value: int) -> None:
+    """Write the whole array in a section."""
+    with a.write() as x:
+        x[...] = np.float64(-value)
+
+
+def write_until(write: Callable[[HostedArray, int], None], target: bytes, start: float, stop: float) -> int:
+    """Write one value after the other until `stop`; return how many."""
     a = pickle.loads(target)
     _sleep_until(start)
     count = 0
     while time.monotonic() < stop:
-        a.fill(count)
-        count += 1
-    return count
-
-
-def fill_in_sections(target: bytes, start: float, stop: float) -> int:
-    """Write the whole array in sections until `stop`; return how often."""
-    a = pickle.loads(target)
-    _sleep_until(start)
-    count = 0
-    while time.monotonic() < stop:
-        with a.write() as x:
-            x[...] = np.float64(-count)
+        write(a, count)
         count += 1
     return count
 

@@ -66,6 +66,7 @@ def child(method: str, task: Callable[..., Any], *args: Any) -> Iterator[tuple[B
     """
     context = mp.get_context(method)
     here, there = context.Pipe()
+    # The stubs give Process to each kind of context, not to what they have in common.
     process: BaseProcess = context.Process(target=_enter, args=(there, task, args), daemon=True)  # type: ignore[attr-defined]
     with here, there:
         try:
