@@ -6,52 +6,58 @@ A drop-in for :class:`multiprocessing.managers.BaseManager`: what a program does
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib
 import multiprocessing
 import os
-import secrets
-import signal
-import sys
-import threading
 from multiprocessing import process, util
 from multiprocessing.context import ProcessError
-from multiprocessing.reduction import ForkingPickler
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
-import numpy as np
-
-from arrayhost.client.array import HostedArray
-from arrayhost.client.functions import sendable
 from arrayhost.client.object import typed
-from arrayhost.client.session import Session, close_sessions, session_for
 from arrayhost.core.addresses import TCP_PREFIX, parse_tcp, tcp_address
-from arrayhost.core.layout import check_mappable
 from arrayhost.core.names import check_name
 from arrayhost.core.records import ArrayRecord, HostRecord, HostStatistics, array_record, host_record
-from arrayhost.errors import ArgumentEncodingError, HostGoneError
+from arrayhost.creators import Creators
+from arrayhost.engines.host import HostEngine
+from arrayhost.engines.process import check_importable, end_host, own_address, start_host
+from arrayhost.errors import HostGoneError, UnsupportedError
 from arrayhost.host.objects import Registration
 from arrayhost.host.undo import UNDO_BYTES
-from arrayhost.hosting import HostOptions, build_server, process_began, run_host
+from arrayhost.hosting import HostOptions, build_server
 from arrayhost.named import NamedArrays
 from arrayhost.standing import default_address, start_detached
-from arrayhost.wire.addresses import LOCAL_PREFIX, remove_socket, socket_name
-from arrayhost.wire.frames import Kind
+from arrayhost.wire.addresses import LOCAL_PREFIX, socket_name
 from arrayhost.wire.hello import READ_ONLY, READ_WRITE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from multiprocessing.context import BaseContext
     from types import TracebackType
 
-    import numpy.typing as npt
-
+    from arrayhost.client.session import Session
+    from arrayhost.engines.contract import Engine
     from arrayhost.host.server import Server
 
 __all__ = ["ArrayManager", "connect"]
 
-_START_TIMEOUT = 60.0
+_CLUSTER_PREFIX = "dask://"
 
 
-class ArrayManager(NamedArrays):
+class _OnClassToo:
+    """`ArrayManager.connect`: a method of managers that, called on the class, makes the manager first."""
+
+    def __init__(self, method: Callable[[Any], None]) -> None:
+        self.method = method
+        self.__doc__ = method.__doc__
+
+    def __get__(self, manager: Any, owner: type[ArrayManager]) -> Callable[..., Any]:
+        if manager is not None:
+            return functools.partial(self.method, manager)
+        return functools.partial(_connected, owner)
+
+
+class ArrayManager(NamedArrays, Creators):
     """A process that hosts arrays and objects, and the way to create and find them.
 
     Parameters
@@ -150,7 +156,7 @@ class ArrayManager(NamedArrays):
         self._mode = READ_WRITE
         self._tls = tls
         self._network_addresses: tuple[str, ...] = ()
-        self._session: Session | None = None
+        self._engine: Engine | None = None
         self._process: Any = None
         self._state = _State()
 
@@ -198,60 +204,50 @@ class ArrayManager(NamedArrays):
         self._state.check_initial()
         if initializer is not None and not callable(initializer):
             raise TypeError(f"initializer must be callable, not a {type(initializer).__name__}")
-        registry = {typeid: registration for typeid, (registration, _) in self._registry.items()}
-        self._check_importable(registry, initializer, initargs)
-        reader, writer = self._ctx.Pipe(duplex=False)
-        parent = (os.getpid(), process_began(os.getpid()))
-        host = self._ctx.Process(
-            target=run_host,
-            args=(registry, self._host_options(), writer, parent, initializer, initargs),
-            name=f"{type(self).__name__}-host",
-        )
+        if _is_cluster(self._address):
+            self._start_cluster(initializer)
+            return
+        registry = self._registrations()
+        needed = {f"type {typeid!r}": registration.callable for typeid, registration in registry.items()}
+        check_importable(self._ctx, {**needed, "initializer": initializer, "initargs": initargs})
         try:
-            try:
-                with _interrupts_deferred():
-                    host.start()
-                writer.close()
-                answer = reader.recv() if reader.poll(_START_TIMEOUT) else None
-            except EOFError:
-                answer = None
-            finally:
-                writer.close()
-                reader.close()
-            if isinstance(answer, BaseException):
-                raise answer
-            if answer is None:
-                host.join(self._shutdown_timeout)
-                raise HostGoneError(
-                    f"the host ended while it started (exit status {host.exitcode}); see its output above"
-                )
-            address, self._network_addresses = answer
-            self._session = session_for(address)
-            with _interrupts_deferred():
-                self._own(host, address, self._session)
+            start_host(
+                self._ctx, f"{type(self).__name__}-host", registry, self._host_options(), self._own,
+                initializer=initializer, initargs=initargs, shutdown_timeout=self._shutdown_timeout,
+            )  # fmt: skip
         except BaseException:
-            # Ctrl-C too: nobody else knows of this process.
-            if self._process is None:
-                _end_process(host, self._shutdown_timeout)
-            else:
+            # Ctrl-C just after it was handed over.
+            if self._process is not None:
                 self.shutdown()
             raise
 
-    def _own(self, host: Any, address: str, session: Session) -> None:
+    def _own(self, host: Any, session: Session, ports: tuple[str, ...]) -> None:
         """Answer for a host that was started, until it is shut down."""
-        self._address = address
+        self._address, self._network_addresses = session.address, ports
         self._process = host
+        self._begin(HostEngine(session.address, follows=False), end_host, host, session, self._shutdown_timeout)
+
+    def _start_cluster(self, initializer: Any) -> None:
+        if initializer is not None:
+            raise UnsupportedError("start(initializer) is for hosts: to run a function on each worker use Client.run")
+        engine = _dask().start(str(self._address), self._registrations, **self._cluster_options())
+        self._address = engine.address
+        self._begin(engine, engine.close)
+
+    def _begin(self, engine: Engine, end: Callable[..., None], *args: Any) -> None:
+        """Use an engine that was started for this manager and ends with it."""
+        self._engine = engine
         self._state.value = "started"
-        # At exit, too: a program that forgets shutdown() leaves no host behind.
+        # At exit, too: a program that forgets shutdown() leaves nothing behind.
         self.shutdown = util.Finalize(  # type: ignore[method-assign]  # as the standard library does
-            self,
-            _finalize_manager,
-            args=(host, session, self._shutdown_timeout, self._state),
-            exitpriority=0,
+            self, _finalize_manager, args=(self._state, end, *args), exitpriority=0
         )
 
+    @_OnClassToo
     def connect(self) -> None:
-        """Connect to a host that is running at `address`.
+        """Connect to a host, or a cluster, that is running at `address`.
+
+        Called on the class, ``Arrays.connect(address, authkey, mode, tls=...)`` makes a manager and connects it.
 
         Raises
         ------
@@ -262,14 +258,18 @@ class ArrayManager(NamedArrays):
         """
         if self._address is None:
             raise ValueError("connect() needs the address of a running host: ArrayManager(address=...)")
-        self._session = session_for(self._address, self._given_key, mode=self._mode, tls=self._tls)
+        if _is_cluster(self._address):
+            self._engine = _dask().connect(self._address, self._registrations, **self._cluster_options())
+        else:
+            self._engine = HostEngine(self._address, self._given_key, mode=self._mode, tls=self._tls)
         self._state.value = "started"
 
     def get_server(self) -> _ServerHandle:
         """Make this process the host: ``manager.get_server().serve_forever()``."""
         self._state.check_initial()
-        registry = {typeid: registration for typeid, (registration, _) in self._registry.items()}
-        return _ServerHandle(build_server(registry, self._host_options()))
+        if _is_cluster(self._address):
+            raise UnsupportedError("a process cannot be a cluster: use start() or connect()")
+        return _ServerHandle(build_server(self._registrations(), self._host_options()))
 
     def shutdown(self) -> None:
         """Stop the host that this manager started. Mapped arrays stay readable; writes raise `HostGoneError`."""
@@ -279,7 +279,7 @@ class ArrayManager(NamedArrays):
 
     def stop_host(self) -> None:
         """Ask the host to end, also one that this manager did not start; a standing host finishes what runs first."""
-        self._request(Kind.SHUTDOWN, None)
+        self._running().stop()
 
     def join(self, timeout: float | None = None) -> None:
         """Wait for the host's process to end.
@@ -319,26 +319,16 @@ class ArrayManager(NamedArrays):
                 f"address {self._address!r}: a host listens on a Unix socket, and with listen= on TCP ports besides; "
                 f"use listen={self._address!r}, or connect() if the host runs already"
             )
-        address = self._address or f"{LOCAL_PREFIX}@arrayhost-{os.getpid()}-{secrets.token_hex(8)}"
+        address = self._address or own_address()
         return HostOptions(address=address, authkey=bytes(self._authkey), **cast("Any", self._options))
 
-    def _check_importable(self, registry: dict[str, Registration], *others: Any) -> None:
-        """Under spawn and forkserver everything registered has to be pickled: say what cannot, and why."""
-        method = self._ctx.get_start_method()
-        if method == "fork":
-            return
-        what = {f"type {typeid!r}": registration.callable for typeid, registration in registry.items()}
-        what |= {"initializer": others[0], "initargs": others[1]}
-        for name, value in what.items():
-            try:
-                ForkingPickler.dumps(value)
-                if getattr(value, "__module__", None) == "__main__" and not _is_main_a_file():
-                    raise ImportError("the main program is no file that a new process could import")
-            except Exception as error:  # whatever a user's __reduce__ raises
-                raise ArgumentEncodingError(
-                    f"{name}: {value!r} cannot be passed to a host started by {method!r} ({error}); define it at the "
-                    "top level of a module that can be imported, or use the 'fork' start method"
-                ) from error
+    def _cluster_options(self) -> dict[str, Any]:
+        kept = ("handle_grace", "lock_timeout", "directory", "tls")
+        return {"mode": self._mode, **{name: self._options[name] for name in kept}}
+
+    @classmethod
+    def _registrations(cls) -> dict[str, Registration]:
+        return {typeid: registration for typeid, (registration, _) in cls._registry.items()}
 
     # -- registering -----------------------------------------------------------------------------------------------
 
@@ -408,126 +398,25 @@ class ArrayManager(NamedArrays):
             create.__doc__ = f"Call the registered {typeid!r} in the host; return a proxy of what it returns."
             setattr(cls, typeid, create)
 
-    # -- creating --------------------------------------------------------------------------------------------------
+    # -- what its mixins use -----------------------------------------------------------------------------------------
+
+    def _running(self) -> Engine:
+        if self._engine is None:
+            raise ProcessError("this manager is not running: use 'with', start() or connect() first")
+        return self._engine
 
     def _create(self, typeid: str, args: Sequence[Any], kwds: dict[str, Any]) -> Any:
-        result = self._request(Kind.CREATE, [typeid, list(args), kwds], context=True)
-        return typed(result, self._registry)
-
-    def _request(self, kind: Kind, value: Any, *, context: bool = False) -> Any:
-        if self._session is None:
-            raise ProcessError("this manager is not running: use 'with', start() or connect() first")
-        try:
-            return self._ask(self._session, kind, value, context=context)
-        except HostGoneError as error:
-            if not error.nothing_sent or self._process is not None:
-                raise
-            # Not ours, so another may have come in its place; what never reached the old one can be asked again.
-            self._session = session_for(str(self._address), self._given_key, mode=self._mode)
-            return self._ask(self._session, kind, value, context=context)
-
-    @staticmethod
-    def _ask(session: Session, kind: Kind, value: Any, *, context: bool) -> Any:
-        return session.request(kind, [*value, session.context()] if context else value)
-
-    def run(self, func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Call a function in the host; what it returns is hosted.
-
-        Parameters
-        ----------
-        func : callable
-            Importable in the host.
-        *args, **kwargs
-            Its arguments; proxies among them arrive as proxies.
-
-        Returns
-        -------
-        HostedArray or HostedObject
-
-        Raises
-        ------
-        ArgumentEncodingError
-            `func` or an argument cannot be pickled.
-        Exception
-            Whatever `func` raises, with the host's traceback as a note.
-
-        Notes
-        -----
-        Cost: one round trip; the result takes twice its memory for a moment.
-        """
-        return self._request(Kind.RUN, [sendable(func), list(args), kwargs], context=True)
-
-    def empty(self, shape: Any, dtype: npt.DTypeLike = float, order: str = "C") -> HostedArray:
-        """Host a new array; its elements are zero, so that no other process's old data show. As `numpy.empty`."""
-        return cast("HostedArray", self._create("#empty", (shape, dtype, order), {}))
-
-    def zeros(self, shape: Any, dtype: npt.DTypeLike = float, order: str = "C") -> HostedArray:
-        """Host an array of zeros. As `numpy.zeros`. Cost: one round trip; no memory beyond the array's."""
-        return cast("HostedArray", self._create("#zeros", (shape, dtype, order), {}))
-
-    def ones(self, shape: Any, dtype: npt.DTypeLike | None = None, order: str = "C") -> HostedArray:
-        """Host an array of ones. As `numpy.ones`. Cost: one round trip; no memory beyond the array's."""
-        return cast("HostedArray", self._create("#ones", (shape, dtype, order), {}))
-
-    def full(self, shape: Any, fill_value: Any, dtype: npt.DTypeLike | None = None, order: str = "C") -> HostedArray:
-        """Host an array of one value. As `numpy.full`. Cost: one round trip; no memory beyond the array's."""
-        return cast("HostedArray", self._create("#full", (shape, fill_value, dtype, order), {}))
-
-    def array(
-        self, object: Any, dtype: npt.DTypeLike | None = None, *, order: str = "K", ndmin: int = 0
-    ) -> HostedArray:
-        """Host a copy of an array, or of anything that `numpy.array` takes.
-
-        Parameters
-        ----------
-        object : array_like
-            A hosted array is copied inside its host.
-        dtype : dtype_like, optional
-        order : {"K", "A", "C", "F"}
-        ndmin : int
-
-        Raises
-        ------
-        UnsupportedDTypeError
-            The elements are Python objects or variable-width strings.
-        HostMemoryError
-            It does not fit.
-
-        Notes
-        -----
-        Cost: one round trip and one copy, straight into the memory that the host then shares.
-        """
-        if isinstance(object, HostedArray):
-            return cast("HostedArray", self._create("#array", (object, dtype), {"order": order, "ndmin": ndmin}))
-        values = np.array(object, dtype=dtype, order=cast("Any", order), ndmin=ndmin, copy=None)
-        check_mappable(values.dtype)
-        return cast("HostedArray", self._create("#asarray", (values,), {}))
-
-    def asarray(self, a: Any, dtype: npt.DTypeLike | None = None, order: str | None = None) -> HostedArray:
-        """Host an array unless it is hosted already. As `numpy.asarray`; see `array` for cost and errors."""
-        if isinstance(a, HostedArray) and (dtype is None or np.dtype(dtype) == a.dtype) and order in (None, "K", "A"):
-            return a
-        return self.array(a, dtype, order=order or "K")
-
-    def arange(self, *args: Any, dtype: npt.DTypeLike | None = None) -> HostedArray:
-        """Host an array of evenly spaced values. As `numpy.arange`."""
-        return cast("HostedArray", self._create("#arange", args, {"dtype": dtype}))
-
-    def linspace(self, start: Any, stop: Any, num: int = 50, **kwargs: Any) -> HostedArray:
-        """Host an array of `num` values from `start` to `stop`. As `numpy.linspace`, without ``retstep``."""
-        if kwargs.get("retstep"):
-            raise TypeError("linspace(retstep=True) returns two things and only one can be hosted; leave it out")
-        return cast("HostedArray", self._create("#linspace", (start, stop, num), kwargs))
+        return typed(self._running().create(typeid, args, kwds), self._registry)
 
     # -- facts -----------------------------------------------------------------------------------------------------
 
     def statistics(self) -> HostStatistics:
         """Ask the host what it holds, and for whom. Cost: one round trip."""
-        return HostStatistics(**self._request(Kind.STATISTICS, None))
+        return HostStatistics(**self._running().statistics())
 
     def inspect(self) -> HostRecord:
         """Ask the host for a record of itself, of each array and of each client. Cost: one round trip."""
-        return host_record(self._request(Kind.RECORDS, None))
+        return host_record(self._running().records())
 
     def inspect_array(self, name: str) -> ArrayRecord:
         """Ask the host for the record of one named array. Cost: one round trip.
@@ -536,11 +425,11 @@ class ArrayManager(NamedArrays):
         ------
         ReferentNotFoundError
         """
-        return array_record(self._request(Kind.RECORDS, check_name(name))["array"])
+        return array_record(self._running().records(check_name(name))["array"])
 
     def _debug_info(self) -> str:
         """List what is hosted, as the standard library's method of this name."""
-        return cast("str", self._request(Kind.DESCRIBE, None))
+        return self._running().describe()
 
     def _number_of_objects(self) -> int:
         """Count what is hosted, as the standard library's method of this name."""
@@ -561,6 +450,11 @@ class _State:
     def check_running(self) -> None:
         if self.value == "ended":
             raise ProcessError("this manager has been shut down; make another")
+
+
+def _finalize_manager(state: _State, end: Callable[..., None], *args: Any) -> None:
+    state.value = "ended"
+    end(*args)
 
 
 class _ServerHandle:
@@ -638,17 +532,38 @@ def connect(
     that is written back at their end. Key and certificates are kept for this address: proxies that are unpickled in
     this process use them.
     """
+    return _connected(ArrayManager, address, authkey, mode, start=start, tls=tls)
+
+
+def _connected(
+    cls: type[ArrayManager],
+    address: str | None = None,
+    authkey: bytes | None = None,
+    mode: str = READ_WRITE,
+    *,
+    start: bool = False,
+    tls: Any = None,
+) -> ArrayManager:
     if mode not in (READ_WRITE, READ_ONLY):
         raise ValueError(f"mode {mode!r}: expected 'r+' or 'r'")
-    manager = _unconnected(ArrayManager, default_address() if address is None else address, authkey, mode, tls)
+    manager = _unconnected(cls, default_address() if address is None else address, authkey, mode, tls)
     try:
         manager.connect()
     except HostGoneError:
-        if not start or str(manager.address).startswith(TCP_PREFIX):
+        if not start or not str(manager.address).startswith(LOCAL_PREFIX):
             raise
         start_detached(str(manager.address))
         manager.connect()
     return manager
+
+
+def _is_cluster(address: str | None) -> bool:
+    return address is not None and address.startswith(_CLUSTER_PREFIX)
+
+
+def _dask() -> Any:
+    """The Dask engine; heavy, and optional, so it is imported when it is first used."""
+    return importlib.import_module("arrayhost.engines.dask")
 
 
 def _unconnected(
@@ -663,55 +578,6 @@ def _reconnect(cls: type[ArrayManager], address: str, mode: str = READ_WRITE) ->
     manager = _unconnected(cls, address, None, mode)
     manager.connect()
     return manager
-
-
-@contextlib.contextmanager
-def _interrupts_deferred() -> Iterator[None]:
-    """Let Ctrl-C wait until the end of the section.
-
-    A process that was forked when its number had not been noted yet could be neither ended nor waited for. To block
-    the signal would not do: it would reach another thread, and a new process would inherit that it is blocked.
-    """
-    handler = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(handler):
-        yield  # it raises nothing here
-        return
-    came: list[int] = []
-    signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-        if came:
-            signal.raise_signal(signal.SIGINT)
-
-
-def _finalize_manager(host: Any, session: Session, timeout: float, state: _State) -> None:
-    """Stop a host: ask, then tell, then force."""
-    state.value = "ended"
-    try:
-        if host.is_alive():
-            with contextlib.suppress(ConnectionError, OSError):
-                session.request(Kind.SHUTDOWN, None, timeout=timeout)
-            host.join(timeout)
-    finally:
-        # After Ctrl-C, too: there is no second call of this.
-        _end_process(host, timeout)
-        close_sessions(session.host_id)
-        # A host that was killed could not do it.
-        remove_socket(session.address)
-
-
-def _end_process(host: Any, timeout: float) -> None:
-    """End a process that may have ended already, and let go of it."""
-    if host.is_alive():
-        host.terminate()
-        host.join(timeout)
-    if host.is_alive():
-        host.kill()
-    if host.pid is not None:
-        host.join()
-    host.close()
 
 
 def _ports(listen: str | Sequence[str]) -> tuple[str, ...]:
@@ -742,6 +608,8 @@ def _normal_address(address: Any) -> str | None:
     if not isinstance(address, str):
         raise TypeError(f"address must be 'unix:/path' or '/path', not {address!r}")
     text: str = address
+    if text.startswith(_CLUSTER_PREFIX):
+        return text
     if text.startswith(TCP_PREFIX):
         parse_tcp(text)
         return text
@@ -751,13 +619,6 @@ def _normal_address(address: Any) -> str | None:
         text = LOCAL_PREFIX + text
     socket_name(text)  # raises for anything else
     return text
-
-
-def _is_main_a_file() -> bool:
-    """Whether new processes find this one's main program: not that of ``python -c``, a notebook or a prompt."""
-    main = sys.modules["__main__"]
-    file = getattr(main, "__file__", None)
-    return getattr(main, "__spec__", None) is not None or (file is not None and os.path.exists(file))
 
 
 def _seconds(name: str, value: float) -> float:

@@ -15,13 +15,14 @@ from arrayhost.core.layout import check_mappable
 from arrayhost.core.names import check_name
 from arrayhost.errors import ReferentExistsError, ReferentNotFoundError
 from arrayhost.memory.files import replaced_folder
-from arrayhost.wire.frames import Kind
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterator
 
     import numpy.typing as npt
+
+    from arrayhost.engines.contract import Engine
 
 __all__ = ["NamedArrays"]
 
@@ -43,23 +44,23 @@ class NamedArrays:
     Safety: any thread.
     """
 
-    def _request(self, kind: Kind, value: Any, *, context: bool = False) -> Any:
+    def _running(self) -> Engine:
         raise NotImplementedError  # the manager's own
 
     # -- one name ------------------------------------------------------------------------------------------------
 
     def __getitem__(self, name: str) -> HostedArray:
         name = check_name(name)
-        return _found(name, self._request(Kind.GET_NAME, name))
+        return _found(name, self._running().get_name(name))
 
     def __setitem__(self, name: str, value: Any) -> None:
         self._put_name(name, value, overwrite=True, wanted=False)
 
     def __delitem__(self, name: str) -> None:
-        self._request(Kind.DELETE_NAME, check_name(name))
+        self._running().delete_name(check_name(name))
 
     def __contains__(self, name: object) -> bool:
-        return name in self._request(Kind.LIST_NAMES, None)
+        return name in self._running().list_names()
 
     def get(self, name: str, default: Any = None) -> Any:
         """Return the array of that name, or `default` if there is none."""
@@ -77,6 +78,7 @@ class NamedArrays:
         *,
         fill_value: Any = 0,
         exist_ok: bool = False,
+        chunks: Any = None,
     ) -> HostedArray:
         """Host a new array under a name.
 
@@ -91,6 +93,8 @@ class NamedArrays:
         exist_ok : bool
             Return the array that has the name, as it is, if it has this shape and dtype. Of several processes that
             create at once, one does and all get the same array.
+        chunks : int, tuple or str, optional
+            On a cluster: the pieces that it is cut into, as for `dask.array`. A host keeps an array in one piece.
 
         Returns
         -------
@@ -110,10 +114,9 @@ class NamedArrays:
         name = check_name(name)
         kind = np.dtype(dtype)
         check_mappable(kind)
-        arguments = [name, shape, kind, order, fill_value, exist_ok]
-        return _found(name, self._request(Kind.CREATE_NAME, arguments, context=True))
+        return _found(name, self._running().create_name(name, shape, kind, order, fill_value, exist_ok, chunks))
 
-    def put(self, name: str, values: Any, *, overwrite: bool = False) -> HostedArray:
+    def put(self, name: str, values: Any, *, overwrite: bool = False, chunks: Any = None) -> HostedArray:
         """Host an array under a name, all of it at once.
 
         Parameters
@@ -124,6 +127,8 @@ class NamedArrays:
         overwrite : bool
             Let the name change over to the new array, in one step: who has a proxy of the old one keeps that, who asks
             for the name gets the new one.
+        chunks : int, tuple or str, optional
+            As for `create`.
 
         Returns
         -------
@@ -136,14 +141,14 @@ class NamedArrays:
             The name is taken and `overwrite` is False.
         UnsupportedDTypeError, HostMemoryError
         """
-        return _found(check_name(name), self._put_name(name, values, overwrite=overwrite, wanted=True))
+        return _found(check_name(name), self._put_name(name, values, overwrite=overwrite, wanted=True, chunks=chunks))
 
-    def _put_name(self, name: str, value: Any, *, overwrite: bool, wanted: bool) -> Any:
+    def _put_name(self, name: str, value: Any, *, overwrite: bool, wanted: bool, chunks: Any = None) -> Any:
         name = check_name(name)
         if not isinstance(value, HostedArray):
-            value = np.asarray(value)
+            value = self._running().converted(value)
             check_mappable(value.dtype)
-        return self._request(Kind.PUT_NAME, [name, value, overwrite, wanted])
+        return self._running().put_name(name, value, overwrite, wanted, chunks)
 
     def pop(self, name: str, default: Any = _MISSING) -> Any:
         """Delete a name and return its array, which lives on for as long as somebody has a proxy."""
@@ -170,10 +175,10 @@ class NamedArrays:
     # -- all names -----------------------------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._request(Kind.LIST_NAMES, None))
+        return iter(self._running().list_names())
 
     def __len__(self) -> int:
-        return len(self._request(Kind.LIST_NAMES, None))
+        return len(self._running().list_names())
 
     def __bool__(self) -> bool:
         return True  # also without names
@@ -200,7 +205,7 @@ class NamedArrays:
 
         A host or client that is killed loses nothing that was written before, also without this. Cost: one round trip.
         """
-        self._request(Kind.FLUSH, None)
+        self._running().flush()
 
     def snapshot(self, directory: str | os.PathLike[str]) -> Path:
         """Write all named arrays into a new directory, each as ``NAME.npy`` in one consistent state; all or none.

@@ -11,6 +11,7 @@ import pytest
 import arrayhost
 from arrayhost import ArrayHostError, ArrayManager, HostedArray, ReadOnlyError, TornArrayError
 from arrayhost.client import session as sessions
+from arrayhost.engines.host import HostEngine
 from arrayhost.evaluation.operations import OPERATOR, Operation
 from arrayhost.wire.frames import Kind
 from tests.support import assert_same, child
@@ -111,7 +112,7 @@ def test_flags_are_those_of_a_read_only_ndarray(reader: ArrayManager) -> None:
         lambda m: m.run(np.ones, 3),
         lambda m: m.__setitem__("b", VALUES),
         lambda m: m.__delitem__("a"),
-        lambda m: m._request(Kind.SHUTDOWN, None),
+        lambda m: m.stop_host(),
     ],
     ids=["create", "run", "name", "unname", "shutdown"],
 )
@@ -127,9 +128,9 @@ def test_a_manager_refuses_as_well(
 @pytest.fixture
 def unguarded(reader: ArrayManager, monkeypatch: pytest.MonkeyPatch) -> Iterator[ArrayManager]:
     """A read-only session whose own checks are off, as those of another implementation might be."""
-    assert reader._session is not None
+    assert isinstance(reader._engine, HostEngine)
     mapped = reader["a"]
-    monkeypatch.setattr(reader._session, "read_only", False)
+    monkeypatch.setattr(reader._engine.session, "read_only", False)
     yield reader
     del mapped
 
@@ -137,8 +138,8 @@ def unguarded(reader: ArrayManager, monkeypatch: pytest.MonkeyPatch) -> Iterator
 def test_the_host_itself_refuses(manager: Arrays, unguarded: ArrayManager) -> None:
     a = unguarded["a"]
     counter = pickle.loads(pickle.dumps(manager.Counter()))
-    session = unguarded._session
-    assert session is not None
+    assert isinstance(unguarded._engine, HostEngine)
+    session = unguarded._engine.session
     requests: list[Callable[[], object]] = [
         lambda: a.__setitem__(0, 1),
         lambda: a.fill(0),

@@ -98,7 +98,7 @@ def test_bad_names_are_refused_here_and_by_the_host(manager: ArrayManager, name:
         (Kind.RECORDS, name),
     ]:
         with pytest.raises(ValueError, match="array name"):
-            manager._session.request(kind, value)
+            manager._engine.session.request(kind, value)
     assert list(manager) == []
 
 

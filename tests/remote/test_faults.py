@@ -42,7 +42,7 @@ def through(manager: ArrayManager) -> Iterator[tuple[Relay, ArrayManager, Hosted
         a = remote["large"]
         assert a[0] == 1
         yield between, remote, a
-        remote._session.close()  # type: ignore[union-attr]
+        remote._engine.session.close()  # type: ignore[union-attr]
 
 
 def unharmed(manager: ArrayManager) -> None:
@@ -50,7 +50,7 @@ def unharmed(manager: ArrayManager) -> None:
     wait_until(lambda: manager.statistics().n_sessions == 1)
     again = connected(manager.network_addresses[0])
     assert again["large"].sum() == N
-    again._session.close()  # type: ignore[union-attr]
+    again._engine.session.close()  # type: ignore[union-attr]
     a = manager["large"]
     assert a.lock.acquire(timeout=20)
     a.lock.release()
@@ -227,7 +227,7 @@ def test_a_host_that_vanished(timeouts: network.Timeouts) -> None:
             manager.statistics()
         closer.join()
         assert time.monotonic() - since < 40
-        manager._session.close()  # type: ignore[union-attr]
+        manager._engine.session.close()  # type: ignore[union-attr]
 
 
 def _closing(held: list[socket.socket]):  # type: ignore[no-untyped-def]

@@ -29,7 +29,7 @@ def test_serve_listens_on_tcp(tmp_path: Path, certificates: Certificates) -> Non
         manager = connect(address, KEY, tls=certificates.authority)
         manager["x"] = np.arange(4)
         assert manager["x"].sum() == 6
-        manager._session.close()  # type: ignore[union-attr]
+        manager._engine.session.close()  # type: ignore[union-attr]
     finally:
         process.terminate()
         assert process.wait(20) == 0

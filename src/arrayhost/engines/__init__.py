@@ -1,0 +1,1 @@
+"""Where arrays live: one contract, and an engine for each kind of place."""
