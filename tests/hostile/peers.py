@@ -129,7 +129,8 @@ def error_name(answer: tuple[int, bytes] | None) -> str:
     """The class that an answer is an error of."""
     assert answer is not None
     assert answer[0] == Kind.ERROR
-    name: str = msgpack.unpackb(answer[1])[0]
+    described = msgpack.unpackb(answer[1])[0]
+    name: str = described if isinstance(described, str) else described[0]  # of a hello, or of a request
     return name.rpartition(":")[2]
 
 

@@ -9,12 +9,13 @@ import msgpack
 import numpy as np
 import pytest
 
-from arrayhost import ArrayManager, NotAuthorizedError, ProtocolError
+from arrayhost import ArgumentEncodingError, ArrayManager, NotAuthorizedError, ProtocolError
 from arrayhost.core.addresses import parse_tcp, tcp_address
 from arrayhost.errors import HostGoneError
 from arrayhost.wire import codec
 from arrayhost.wire.authentication import CLIENT, GREETING_BYTES, HOST, PROOF_BYTES, Handshake
-from arrayhost.wire.frames import Kind, pack_frame
+from arrayhost.wire.frames import HEADER_BYTES, MAX_BODY_BYTES, MAX_UNTRUSTED_BYTES, Kind, pack_frame
+from arrayhost.wire.hello import MAX_HELLO_BYTES
 from tests.remote.conftest import KEY, Arrays, Certificates, connected
 from tests.remote.raw import dial, ended, exactly, hello, prove, prove_as_host, relay, rogue, session
 from tests.support import wait_until
@@ -315,4 +316,27 @@ def test_a_hello_by_hand(host: ArrayManager) -> None:
         hello(sock, "nonsense", b"x" * 16)
         assert ended(sock)
         raise AssertionError
+    works(host)
+
+
+@pytest.mark.parametrize("n_bytes", [MAX_HELLO_BYTES + 1, MAX_BODY_BYTES])
+def test_a_first_message_larger_than_a_hello_is_not_received(host: ArrayManager, n_bytes: int) -> None:
+    with prove(host.network_addresses[0]) as sock:
+        sock.sendall(pack_frame(Kind.HELLO, 0, b"")[: HEADER_BYTES - 4] + n_bytes.to_bytes(4, "little"))
+        assert ended(sock)
+    with prove(host.network_addresses[0]) as sock:  # nor one with an attachment
+        sock.sendall(pack_frame(Kind.HELLO, 0, b"", 1, 1) + n_bytes.to_bytes(8, "little"))
+        assert ended(sock)
+    works(host)
+
+
+def test_a_request_larger_than_one_may_be(host: ArrayManager, remote: ArrayManager) -> None:
+    leases, calls = session(host.network_addresses[0])
+    with leases, calls:
+        header = pack_frame(Kind.CALL, 1, b"")[: HEADER_BYTES - 4]
+        calls.sendall(header + (MAX_UNTRUSTED_BYTES + 1).to_bytes(4, "little"))
+        assert ended(calls)
+    with pytest.raises(ArgumentEncodingError, match=r"17\.0 MiB as a message, and 16\.0 MiB is the most"):
+        remote.Counter().take(b"x" * (17 * 1024 * 1024))  # type: ignore[attr-defined]
+    assert remote.Counter().take(b"x" * (15 * 1024 * 1024)) == "bytes"  # type: ignore[attr-defined]
     works(host)

@@ -42,7 +42,7 @@ from arrayhost.sync.filelocks import LockFiles
 from arrayhost.sync.guards import Guard, held_here
 from arrayhost.sync.readonly import ReadOnlyGuard
 from arrayhost.wire import failures
-from arrayhost.wire.codec import Codec, Encoder, unpack_handle
+from arrayhost.wire.codec import MAX_REQUEST_BYTES, MAX_VALUE_BYTES, Codec, Encoder, unpack_handle
 from arrayhost.wire.frames import Kind, pack_frame
 from arrayhost.wire.hello import CALLS, READ_ONLY, READ_WRITE, SESSION, Hello, pack_hello
 from arrayhost.wire.streams import Message, close_all
@@ -396,8 +396,16 @@ class Session:
                 "call it by its name, or use the host's Unix socket"
             )
         by_value = kind not in _RUNNING_CODE
-        encoder = Encoder(lambda part: _reference(part, self, by_value=by_value), allow_pickle=self._host_unpickles)
+        encoder = self._encoder(by_value=by_value)
         return self._exchange(kind, encoder.encode(value), encoder.attachments, timeout=timeout)
+
+    def _encoder(self, *, by_value: bool) -> Encoder:
+        trusted = self._host_unpickles
+        return Encoder(
+            lambda part: _reference(part, self, by_value=by_value),
+            allow_pickle=trusted,
+            max_bytes=MAX_VALUE_BYTES if trusted else MAX_REQUEST_BYTES,
+        )
 
     def _exchange(
         self,
@@ -501,7 +509,7 @@ class Session:
         HostGoneError
             The connection was lost, and the lock with it.
         """
-        encoder = Encoder(lambda part: _reference(part, self, by_value=True), allow_pickle=False)
+        encoder = self._encoder(by_value=True)
         body = encoder.encode(value)
         if connection.broken:
             raise HostGoneError(f"the connection with {self.address} that held the lock was lost")

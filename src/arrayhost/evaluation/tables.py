@@ -135,7 +135,7 @@ _KNOWN_OUT = {"numpy:concatenate": 2, "numpy:dot": 2, "numpy:busday_offset": 6, 
               "numpy:is_busday": 4}  # fmt: skip
 
 
-@functools.cache
+@functools.lru_cache(1024)  # bounded: names come from peers, and need not be those of functions
 def _position_of_out(kind: str, name: str) -> int | None:
     """Where a function or method takes ``out`` by position; None if nowhere.
 

@@ -161,7 +161,7 @@ class NetworkListener:
         """Be the thread of a peer until it has said hello, or has failed to."""
         try:
             stream = network.greet_client(sock, self._key)
-            message = stream.receive()
+            message = stream.receive_hello()
             if message is None:
                 raise HostGoneError("it hung up before it said hello")
             stream.socket.settimeout(None)

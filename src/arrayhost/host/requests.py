@@ -42,10 +42,11 @@ from arrayhost.host.service import ident_of
 from arrayhost.host.store import ObjectReferent, Operand
 from arrayhost.host.streaming import LiveCopy, live_copy
 from arrayhost.memory.access import to_send
+from arrayhost.memory.budget import claimed
 from arrayhost.sync.filelocks import EXCLUSIVE
 from arrayhost.sync.guards import caller_holds
 from arrayhost.wire import failures
-from arrayhost.wire.codec import Codec, Encoder
+from arrayhost.wire.codec import MAX_PARTS, Codec, Encoder, decoded_bytes
 from arrayhost.wire.frames import Kind
 from arrayhost.wire.streams import StreamIdle, close_all
 
@@ -298,7 +299,11 @@ class CallConnection:
         return self._service.proxies.proxy(self._store.find_object(packed.ident))
 
     def _decode(self, message: Message, resolve: Callable[[Any], Any]) -> Any:
-        return Codec(resolve, message.attachments, allow_pickle=self._trusted).decode(message.body)
+        if self._trusted:
+            return Codec(resolve, message.attachments, allow_pickle=True).decode(message.body)
+        with claimed(decoded_bytes(len(message.body))):
+            codec = Codec(resolve, message.attachments, allow_pickle=False, max_parts=MAX_PARTS)
+            return codec.decode(message.body)
 
     def _parts(self, message: Message, resolve: Callable[[Any], Any], *types: type | tuple[type, ...]) -> list[Any]:
         """Decode a request of several parts.

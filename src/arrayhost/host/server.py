@@ -409,6 +409,7 @@ class Server:
             if session is None:
                 self._begin_remote_session(stream, hello, message.sequence, peer)
             else:
+                stream.limit(self._transit)
                 self._begin_calls(stream, session, hello.number, message.sequence)
         except ArrayHostError as error:
             log.warning("refused a peer at %s: %s", peer, error)

@@ -21,20 +21,35 @@ import numpy as np
 from arrayhost.core.handles import ArrayHandle, ObjectHandle, Written
 from arrayhost.core.layout import Layout, check_mappable, dtype_from_wire, dtype_to_wire
 from arrayhost.errors import ArgumentEncodingError, ProtocolError, UnsupportedDTypeError, format_bytes
-from arrayhost.wire.frames import MAX_BODY_BYTES
+from arrayhost.wire.frames import MAX_BODY_BYTES, MAX_UNTRUSTED_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
 
-__all__ = ["ATTACH_FROM", "Codec", "Encoder", "pack_handle", "unpack_handle"]
+__all__ = ["ATTACH_FROM", "MAX_REQUEST_BYTES", "Codec", "Encoder", "decoded_bytes", "pack_handle", "unpack_handle"]
 
 # From this size a buffer travels as an attachment: a memory file costs about 30 µs, copying 64 KiB about as much.
 ATTACH_FROM = 64 * 1024
 _MAX_DEPTH = 64
 # What an answer's body holds beside its value stays far below this.
 MAX_VALUE_BYTES = MAX_BODY_BYTES - 1024
+# Of a request to a host that does not trust this client.
+MAX_REQUEST_BYTES = MAX_UNTRUSTED_BYTES - 1024
+# Containers and values with a type code that one message of an untrusted peer may hold. An empty list is one byte and
+# then 64, a set four bytes and then 240.
+MAX_PARTS = 1_000_000
+_PART_BYTES = 240
+# A handle may become a proxy, which takes more.
+_HANDLE_PARTS = 8
+# Numbers and text take at most this much for each byte: 40 for an integer of two.
+_GROWTH = 20
+# Of a smaller message, the parts are not counted.
+_COUNT_FROM = 64 * 1024
+_NO_HOOKS: dict[str, Any] = {}
+# That of an array with many fields is the longest.
+MAX_HANDLE_BYTES = 1024 * 1024
 
 TUPLE, INLINE_ARRAY, ATTACHED_ARRAY, SCALAR, SLICE, ELLIPSIS, COMPLEX, DTYPE, SET, FROZENSET, BIG_INT = range(1, 12)
 ARRAY_HANDLE, OBJECT_HANDLE, PICKLE, RANGE, BYTEARRAY, TYPE, WRITTEN = range(12, 19)
@@ -65,6 +80,8 @@ def unpack_handle(data: bytes) -> ArrayHandle:
     ProtocolError
         It is none, or names a place outside the array's part of its segment.
     """
+    if len(data) > MAX_HANDLE_BYTES:
+        raise ProtocolError(f"an array handle of {len(data)} bytes")
     try:
         *place, offset, shape, strides, dtype, writeable = msgpack.unpackb(data)
         ident, slot, generation, segment, start, n_bytes = place
@@ -93,6 +110,8 @@ class Encoder:
         `array_reference`, an ndarray), or None.
     allow_pickle : bool
         Whether the receiver reads pickles.
+    max_bytes : int
+        What the receiver takes.
 
     Attributes
     ----------
@@ -100,9 +119,12 @@ class Encoder:
         Large buffers that belong to the message.
     """
 
-    def __init__(self, reference: Callable[[Any], Any], *, allow_pickle: bool) -> None:
+    def __init__(
+        self, reference: Callable[[Any], Any], *, allow_pickle: bool, max_bytes: int = MAX_VALUE_BYTES
+    ) -> None:
         self._reference = reference
         self._allow_pickle = allow_pickle
+        self._max_bytes = max_bytes
         self.attachments: list[npt.NDArray[Any]] = []
         self._depth = 0
 
@@ -118,9 +140,9 @@ class Encoder:
             data = self._pack(value)
         except (ValueError, RecursionError) as error:
             raise ArgumentEncodingError(f"this value cannot be sent to another process: {error}") from error
-        if len(data) > MAX_VALUE_BYTES:
+        if len(data) > self._max_bytes:
             raise ArgumentEncodingError(
-                f"this value takes {format_bytes(len(data))} as a message, and {format_bytes(MAX_VALUE_BYTES)} is the "
+                f"this value takes {format_bytes(len(data))} as a message, and {format_bytes(self._max_bytes)} is the "
                 "most; arrays travel beside messages and may have any size"
             )
         return data
@@ -189,15 +211,26 @@ class Codec:
         The message's large buffers.
     allow_pickle : bool
         Whether this peer's pickles are read.
+    max_parts : int, optional
+        Containers and values with a type code that a message may hold; None for any number. Without a bound, 64 MiB
+        of empty lists decode to 4 GiB.
     """
 
     def __init__(
-        self, resolve: Callable[[Any], Any], attachments: Sequence[npt.NDArray[Any]] = (), *, allow_pickle: bool
+        self,
+        resolve: Callable[[Any], Any],
+        attachments: Sequence[npt.NDArray[Any]] = (),
+        *,
+        allow_pickle: bool,
+        max_parts: int | None = None,
     ) -> None:
         self.resolve = resolve
         self.attachments = attachments
         self.allow_pickle = allow_pickle
         self._depth = 0
+        self._max_parts = max_parts
+        self._n_parts = 0
+        self._hooks = _NO_HOOKS
 
     def decode(self, data: bytes) -> Any:
         """Return the value that `data` encodes.
@@ -207,6 +240,8 @@ class Codec:
         ProtocolError
             It encodes none, or one that this peer may not send.
         """
+        if self._max_parts is not None and len(data) > _COUNT_FROM:
+            self._hooks = {"list_hook": self._counted, "object_hook": self._counted}
         try:
             return self.unpack(data)
         except (ValueError, TypeError, KeyError, IndexError, OverflowError, struct.error, RecursionError) as error:
@@ -219,10 +254,24 @@ class Codec:
     def unpack(self, data: bytes) -> Any:
         """Decode without translating errors; for nested values."""
         return msgpack.unpackb(
-            data, ext_hook=self._ext, strict_map_key=False, unicode_errors="surrogatepass", raw=False
+            data, ext_hook=self._ext, strict_map_key=False, unicode_errors="surrogatepass", raw=False, **self._hooks
         )
 
+    def _counted(self, part: Any) -> Any:
+        """Count a container that has just been decoded, and give it back."""
+        self._count(1)
+        return part
+
+    def _count(self, n: int) -> None:
+        self._n_parts += n
+        if self._max_parts is not None and self._n_parts > self._max_parts:
+            raise ProtocolError(
+                f"a message with more than {self._max_parts:,} lists, dicts and the like: send an ndarray instead"
+            )
+
     def _ext(self, code: int, data: bytes) -> Any:
+        if self._hooks:
+            self._count(_HANDLE_PARTS if code in (ARRAY_HANDLE, OBJECT_HANDLE) else 1)
         if code == ARRAY_HANDLE:
             return self.resolve(data)
         self._depth += 1
@@ -232,6 +281,11 @@ class Codec:
             return _DECODERS[code](self, data)
         finally:
             self._depth -= 1
+
+
+def decoded_bytes(n_bytes: int) -> int:
+    """The most memory that a message of an untrusted peer takes when it is decoded."""
+    return _GROWTH * n_bytes + _PART_BYTES * min(MAX_PARTS, n_bytes // 4)
 
 
 # -- one pair of functions a type ---------------------------------------------------------------------------------

@@ -23,12 +23,15 @@ from typing import NamedTuple
 
 from arrayhost.errors import ProtocolError
 
-__all__ = ["HEADER_BYTES", "MAX_BODY_BYTES", "MAX_DESCRIPTORS", "Frame", "FrameDecoder", "Kind", "pack_frame"]
+__all__ = ["HEADER_BYTES", "MAX_BODY_BYTES", "MAX_DESCRIPTORS", "MAX_UNTRUSTED_BYTES", "Frame", "FrameDecoder", "Kind",
+           "pack_frame"]  # fmt: skip
 
 PROTOCOL_VERSION = 1
 HEADER_BYTES = 16
 # Large buffers travel beside the body; what is left is arguments.
 MAX_BODY_BYTES = 64 * 1024 * 1024
+# Of a request from a peer that is not trusted: one of small values takes twenty times as much when it is decoded.
+MAX_UNTRUSTED_BYTES = 16 * 1024 * 1024
 MAX_DESCRIPTORS = 64
 _HEADER = struct.Struct("<2sBBHHII")
 _MAGIC = b"AH"

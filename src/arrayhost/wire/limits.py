@@ -17,7 +17,7 @@ from arrayhost.errors import ProtocolError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["DEFAULT_LIMITS", "Limits", "Passage", "Transit", "Unlimited"]
+__all__ = ["DEFAULT_LIMITS", "UNLIMITED", "Limits", "Passage", "Transit", "Unlimited"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,3 +189,6 @@ class Unlimited:
     def check(self) -> None:
         """Refuse to wait: called only where a socket does not."""
         raise ProtocolError("a peer that does not take what is sent")
+
+
+UNLIMITED = Unlimited()

@@ -25,13 +25,17 @@ from arrayhost.errors import (
 from arrayhost.memory.budget import check_free
 from arrayhost.memory.segments import create_segment
 from arrayhost.wire.authentication import CLIENT, GREETING_BYTES, HOST, PROOF_BYTES, Handshake
-from arrayhost.wire.frames import HEADER_BYTES, pack_frame, unpack_header
-from arrayhost.wire.streams import Message, close_all, shut
+from arrayhost.wire.frames import HEADER_BYTES, MAX_BODY_BYTES, MAX_UNTRUSTED_BYTES, pack_frame, unpack_header
+from arrayhost.wire.hello import MAX_HELLO_BYTES
+from arrayhost.wire.limits import UNLIMITED
+from arrayhost.wire.streams import Message, check_length, close_all, shut
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     import numpy.typing as npt
+
+    from arrayhost.wire.limits import Transit, Unlimited
 
 __all__ = ["TIMEOUTS", "NetworkStream", "Timeouts", "connect_tcp", "greet_client", "own_memory", "part",
            "shared_memory", "with_tls"]  # fmt: skip
@@ -114,7 +118,7 @@ class NetworkStream:
     Safety: one thread at a time. After any exception the stream is unusable and should be closed.
     """
 
-    __slots__ = ("_allocate", "_unsent", "socket")
+    __slots__ = ("_allocate", "_max_body", "_transit", "_unsent", "socket")
 
     trusted = False  # whether pickles may be read from the other end
     passes_files = False
@@ -123,6 +127,13 @@ class NetworkStream:
         self.socket = sock
         self._allocate = allocate
         self._unsent = bytearray()
+        self._transit: Transit | Unlimited = UNLIMITED
+        self._max_body = MAX_BODY_BYTES
+
+    def limit(self, transit: Transit) -> None:
+        """Hold the peer to limits, as a host does."""
+        self._transit = transit
+        self._max_body = MAX_UNTRUSTED_BYTES
 
     def close(self) -> None:
         """Close this process's descriptor; safe to repeat."""
@@ -192,6 +203,13 @@ class NetworkStream:
             The peer sent something else than a frame.
         """
         del patience  # the way is too long to look for an answer without sleeping
+        return self._receive(self._max_body, takes_attachments=True)
+
+    def receive_hello(self) -> Message | None:
+        """Wait for the first message of a peer, of which no more is known than that it has the key: a small one."""
+        return self._receive(MAX_HELLO_BYTES, takes_attachments=False)
+
+    def _receive(self, max_body: int, *, takes_attachments: bool) -> Message | None:
         try:
             data = self.socket.recv(_FIRST_BYTES)
             if not data:
@@ -200,8 +218,9 @@ class NetworkStream:
             if len(data) < HEADER_BYTES:
                 data = self._receive_to(data, HEADER_BYTES)
             kind, sequence, n_fds, n_attachments, length = unpack_header(data)
-            if n_fds != n_attachments:
+            if n_fds != n_attachments or (n_attachments and not takes_attachments):
                 raise ProtocolError("a message over the network that announces files")
+            check_length(length, max_body)
             end = HEADER_BYTES + length + n_attachments * _LENGTH.size
             if len(data) < end:
                 data = self._receive_to(data, end)
@@ -218,11 +237,16 @@ class NetworkStream:
         """Receive until there are at least `end` bytes."""
         self.socket.settimeout(TIMEOUTS.stall)
         parts = bytearray(data)
-        while len(parts) < end:
-            more = self.socket.recv(_FIRST_BYTES)
-            if not more:
-                raise HostGoneError("the connection ended in the middle of a message")
-            parts += more
+        passage = self._transit.enter(self.cut)
+        try:
+            while len(parts) < end:
+                more = self.socket.recv(_FIRST_BYTES)
+                if not more:
+                    raise HostGoneError("the connection ended in the middle of a message")
+                passage.grow(len(more))
+                parts += more
+        finally:
+            passage.leave()
         return bytes(parts)
 
     def _receive_attachments(

@@ -18,8 +18,16 @@ from arrayhost.memory.budget import check_free, refused
 from arrayhost.memory.descriptors import at_limit
 from arrayhost.memory.filling import attachment_of
 from arrayhost.memory.segments import check_sealed, map_segment
-from arrayhost.wire.frames import HEADER_BYTES, MAX_DESCRIPTORS, FrameDecoder, pack_frame, unpack_header
-from arrayhost.wire.limits import Unlimited
+from arrayhost.wire.frames import (
+    HEADER_BYTES,
+    MAX_BODY_BYTES,
+    MAX_DESCRIPTORS,
+    MAX_UNTRUSTED_BYTES,
+    FrameDecoder,
+    pack_frame,
+    unpack_header,
+)
+from arrayhost.wire.limits import UNLIMITED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,9 +35,9 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from arrayhost.wire.limits import Transit
+    from arrayhost.wire.limits import Transit, Unlimited
 
-__all__ = ["Message", "StreamIdle", "UnixStream", "close_all", "receive_ready", "shut"]
+__all__ = ["Message", "StreamIdle", "UnixStream", "check_length", "close_all", "receive_ready", "shut"]
 
 # Most messages fit in the first; a buffer is allocated for each read, and a large one costs.
 _FIRST_BYTES = 4 * 1024
@@ -41,7 +49,6 @@ _TRUNCATED = int(socket.MSG_CTRUNC)
 _CLOSE_ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
 _AT_ONCE = int(socket.MSG_DONTWAIT) | _CLOSE_ON_EXEC
 _TIMEVAL = struct.Struct("ll")
-_UNLIMITED = Unlimited()
 _close = os.close
 # Looking for a message without sleeping is given up for a while after so many times in vain.
 _GIVE_UP_AFTER = 2
@@ -96,7 +103,7 @@ class UnixStream:
     """
 
     __slots__ = (
-        "_lost", "_n_vain", "_receive", "_send", "_sent_files", "_transit", "_unread", "socket", "trusted",
+        "_lost", "_max_body", "_n_vain", "_receive", "_send", "_sent_files", "_transit", "_unread", "socket", "trusted",
     )  # fmt: skip
 
     passes_files = True
@@ -110,12 +117,15 @@ class UnixStream:
         self._receive = sock.recvmsg
         # C code puts here what has been received: an interrupt right after ``recvmsg`` would lose the descriptors.
         self._unread: list[_Part] = []
-        self._transit: Transit | Unlimited = _UNLIMITED
+        self._transit: Transit | Unlimited = UNLIMITED
+        self._max_body = MAX_BODY_BYTES
         self._sent_files = False
 
     def limit(self, transit: Transit) -> None:
         """Hold the peer to limits; without, `send` and `receive` wait as long as it takes."""
         self._transit = transit
+        if not self.trusted:
+            self._max_body = MAX_UNTRUSTED_BYTES
         # The kernel's own timeouts: Python's would add a system call to each receive.
         seconds, rest = divmod(transit.limits.idle_seconds, 1)
         wait = _TIMEVAL.pack(int(seconds), int(rest * 1e6))
@@ -195,7 +205,7 @@ class UnixStream:
                 files.append(attachment_of(attachment))  # noqa: PERF401  # what was made must be closed if one fails
             everything = [*files, *fds]
             frame = pack_frame(kind, sequence, body, len(everything), len(files))
-            self._sent_files = bool(files) and self._transit is not _UNLIMITED
+            self._sent_files = bool(files) and self._transit is not UNLIMITED
             self._send_rest(frame, 0, everything)
         finally:
             for fd in files:
@@ -257,6 +267,7 @@ class UnixStream:
             kind, sequence, n_fds, n_attachments, length = unpack_header(data)
             end = HEADER_BYTES + length
             if len(data) < end:
+                check_length(length, self._max_body)
                 data = self._receive_rest(data, end, fds)
             if len(data) > end:
                 raise ProtocolError("more than one message at a time on a connection that answers each")
@@ -385,6 +396,17 @@ def take_descriptors(ancillary: list[tuple[int, int, bytes]], fds: list[int]) ->
             received = array.array("i")
             received.frombytes(data[: len(data) // 4 * 4])
             fds.extend(received)
+
+
+def check_length(length: int, most: int) -> None:
+    """Refuse a message whose body is longer than its sender may make it, before it is received.
+
+    Raises
+    ------
+    ProtocolError
+    """
+    if length > most:
+        raise ProtocolError(f"a message of {length} bytes where at most {most} may come")
 
 
 def shut(sock: socket.socket) -> None:
