@@ -7,6 +7,7 @@ from typing import Any
 
 import arrayhost.client.surface  # noqa: F401  # gives HostedArray what ndarray has
 from arrayhost.client.array import HostedArray, locked
+from arrayhost.client.dask_views import to_dask
 from arrayhost.client.object import HostedObject
 from arrayhost.client.transaction import transaction
 from arrayhost.core.records import ArrayRecord, ArrayStatistics, HostStatistics
@@ -83,6 +84,7 @@ __all__ = [
     "linspace",
     "locked",
     "ones",
+    "to_dask",
     "transaction",
     "zeros",
 ]

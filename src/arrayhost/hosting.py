@@ -97,6 +97,7 @@ class LocalLink:
 
     def __init__(self) -> None:
         self.address = ""
+        self.elsewhere: tuple[str, ...] = ()
         self.is_remote = False
         self.host_id = b""
         self.mode = READ_WRITE
@@ -109,7 +110,7 @@ class LocalLink:
     def serve_for(self, server: Server) -> None:
         """Become the way to this server for proxies in its process."""
         self._service = server.service
-        self.address, self.host_id = server.address, server.host_id
+        self.address, self.host_id, self.elsewhere = server.address, server.host_id, server.advertised
 
     @property
     def service(self) -> Service:

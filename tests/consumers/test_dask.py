@@ -45,8 +45,26 @@ def test_a_write_between_two_computations_is_seen(da: Any, hosted: Maker) -> Non
     assert before.sum().compute(scheduler="sync") == 0
     a[3, 3] = 5
     assert da.from_array(a, chunks=BLOCKS).sum().compute(scheduler="sync") == 5
-    # Dask copied the array, as it does an ndarray: what was made before is of before.
-    assert before.sum().compute(scheduler="sync") == 0
+    # As of a data set in a file, and other than of an ndarray, Dask has no copy.
+    assert before.sum().compute(scheduler="sync") == 5
+
+
+def test_copies_are_copies_for_everybody_else(da: Any, hosted: Maker) -> None:
+    a = hosted(np.zeros((40, 40)))
+    lazy = da.from_array(a, chunks=BLOCKS)
+
+    def from_array(x: Any) -> Any:
+        return x.copy()
+
+    for copy in (
+        a.copy(),
+        from_array(a),
+        np.array(a),
+        lazy.map_blocks(lambda block: block.copy()).compute(scheduler="sync"),
+    ):
+        assert type(copy) is np.ndarray
+        copy[0, 0] = 1
+    assert a[0, 0] == 0
 
 
 def test_names_tell_one_state_from_the_next(da: Any, dask: Any, hosted: Maker) -> None:

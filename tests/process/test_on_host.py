@@ -225,7 +225,7 @@ def test_passing(manager: ArrayManager) -> None:
         "arrayhost.connect(sys.argv[2])\n"
         "a = pickle.loads(bytes.fromhex(sys.argv[1]))\n"
         "a[1] = a.sum()\n"
-        "print(type(a).__name__, a.shape)\n"
+        "print(type(a).__qualname__, a.shape)\n"
     )
     completed = run_python(code, pickle.dumps(hosted).hex(), manager.address)
     assert completed.stdout.split() == ["UnmappedArray", "(4,)"]

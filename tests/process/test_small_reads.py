@@ -109,7 +109,7 @@ class Deferring:
 
 def test_operands_of_other_types_have_their_say(manager: ArrayManager) -> None:
     a = manager.ones(3)
-    assert a + Deferring() == "given a MappedArray"
+    assert a + Deferring() == "given a HostedArray"
     masked = np.ma.array([1.0, 2, 3], mask=[0, 1, 0])
     assert type(a + masked) is np.ma.MaskedArray
     assert type(masked + a) is np.ma.MaskedArray

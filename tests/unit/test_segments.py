@@ -154,6 +154,26 @@ def test_memory_lives_as_long_as_an_array_of_it() -> None:
         huge_kib(address)
 
 
+def resident_shared() -> int:
+    """Bytes of shared memory that are mapped by this process's page table."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssShmem"))
+
+
+def test_pages_that_are_let_go_come_back_as_they_were() -> None:
+    created = create_segment(8 * HUGE_PAGE)
+    os.close(created.fd)
+    memory = created.mapping.writer
+    memory[:] = np.arange(memory.size) % 251
+    before = resident_shared()
+    created.mapping.let_go(HUGE_PAGE + 5, 7 * HUGE_PAGE - 5)
+    assert before - resident_shared() >= 5 * HUGE_PAGE
+    assert_same(memory.copy(), (np.arange(memory.size) % 251).astype(np.uint8))
+    memory[3 * HUGE_PAGE] = 99
+    created.mapping.let_go(0, memory.size)
+    assert memory[3 * HUGE_PAGE] == 99
+
+
 def test_sizes() -> None:
     assert [segment_size(n) for n in (0, 1, 100, HUGE_PAGE - 1, HUGE_PAGE, HUGE_PAGE + 1)] == [
         8, 8, 100, HUGE_PAGE - 1, HUGE_PAGE, 2 * HUGE_PAGE,

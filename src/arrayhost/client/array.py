@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from arrayhost.client.atomic import Atomic
 from arrayhost.client.attributes import Attributes
 from arrayhost.client.changes import Changes, wait_for_change, wait_for_change_async
+from arrayhost.client.dask_views import DaskSource, is_from_array
 from arrayhost.client.declared import Declared, DTypeT, ShapeT
 from arrayhost.client.evaluating import ArrayProxy, evaluate, evaluate_in_host
 from arrayhost.client.returning import asked, follow, move_over
@@ -208,7 +210,11 @@ class HostedArray(ArrayProxy, Declared[ShapeT, DTypeT]):
         -----
         Cost: no round trip, one copy; where somebody writes all the time, one round trip and the host's copy.
         Consistency: never a mix of two writes.
+
+        `dask.array.from_array`, which copies arrays before it looks at them, gets what it can slice later instead.
         """
+        if is_from_array(sys._getframe(1)):
+            return DaskSource(self)  # type: ignore[return-value]  # Dask alone sees it
         private = self._private_copy()
         wanted: Any = order
         if order == "A":

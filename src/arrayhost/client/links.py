@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from arrayhost.memory.segments import Mapping as SegmentMapping
     from arrayhost.sync.guards import Guard, Hold
 
-__all__ = ["Lease", "Link", "MappedSource", "Source", "mode_of"]
+__all__ = ["Lease", "Link", "MappedSource", "Source", "ways_of"]
 
 
 class Link(Protocol):
@@ -37,6 +37,10 @@ class Link(Protocol):
     @property
     def mode(self) -> str:
         """``"r+"``, or ``"r"`` if it refuses every change."""
+
+    @property
+    def elsewhere(self) -> tuple[str, ...]:
+        """TCP addresses by which processes on other machines may reach the host; empty if this is such a way itself."""
 
     @property
     def is_remote(self) -> bool:
@@ -76,8 +80,10 @@ class Link(Protocol):
         """Give back what `lease` counts when it dies."""
 
 
-def mode_of(link: Link) -> tuple[str, ...]:
-    """What a pickled handle says of the mode of its connection: nothing in the usual case."""
+def ways_of(link: Link) -> tuple[Any, ...]:
+    """What a pickled handle says of a link beside address and host: mode and other addresses, if they are unusual."""
+    if link.elsewhere:
+        return link.mode, link.elsewhere
     return () if link.mode == READ_WRITE else (link.mode,)
 
 

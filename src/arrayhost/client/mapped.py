@@ -10,7 +10,7 @@ import numpy as np
 from arrayhost.client import session as sessions
 from arrayhost.client.array import HostedArray
 from arrayhost.client.evaluating import evaluate
-from arrayhost.client.links import MappedSource, mode_of
+from arrayhost.client.links import MappedSource, ways_of
 from arrayhost.client.returning import follow
 from arrayhost.client.unmapped import UnmappedArray
 from arrayhost.core.layout import Layout
@@ -213,7 +213,11 @@ class MappedArray(HostedArray):
         source.export()
         packed = pack_handle(source.handle_for(self.layout))
         link = source.link
-        return _from_handle, (link.address, link.host_id, packed, *mode_of(link))
+        return _from_handle, (link.address, link.host_id, packed, *ways_of(link))
+
+
+# What errors of Python's and NumPy's call it. Its qualified name is as it was: by that the class itself pickles.
+MappedArray.__name__ = HostedArray.__name__
 
 
 def _new(source: MappedSource, view: npt.NDArray[Any], layout: Layout | None) -> MappedArray:
@@ -239,9 +243,11 @@ def proxy_of(source: Source, layout: Layout) -> HostedArray:
     return UnmappedArray.of(source, layout)
 
 
-def _from_handle(address: str, host_id: bytes, packed: bytes, mode: str = READ_WRITE) -> HostedArray:
-    """Unpickle: find or make the way to the host, and map the array."""
-    link: Any = sessions.find_link(address, host_id, packed, mode)
+def _from_handle(
+    address: str, host_id: bytes, packed: bytes, mode: str = READ_WRITE, elsewhere: tuple[str, ...] = ()
+) -> HostedArray:
+    """Unpickle: find or make the way to the host, and map the array where that can be done."""
+    link: Any = sessions.find_link(address, host_id, packed, mode, elsewhere)
     return proxy_of(link.attach(packed), unpack_handle(packed).layout)
 
 

@@ -34,7 +34,15 @@ from arrayhost.client.links import Lease, MappedSource, Source
 from arrayhost.client.remote import RemoteGuard, RemoteSource
 from arrayhost.client.ways import NetworkWay, UnixWay, way_to
 from arrayhost.core.handles import ObjectHandle
-from arrayhost.errors import HostGoneError, ProtocolError, ReadOnlyError, StaleProxyError, UnsupportedError
+from arrayhost.errors import (
+    HostGoneError,
+    NotAuthorizedError,
+    ProtocolError,
+    ReadOnlyError,
+    StaleProxyError,
+    TransportError,
+    UnsupportedError,
+)
 from arrayhost.evaluation.permitted import check_call_reads_only, check_evaluation_reads_only, check_reads_only
 from arrayhost.memory.control import ROW_WORDS, ControlTable
 from arrayhost.memory.segments import map_segment
@@ -181,6 +189,7 @@ class Session:
         self.read_only = mode == READ_ONLY
         self._guard_type = ReadOnlyGuard if self.read_only else Guard
         self.host_id = b""
+        self.elsewhere: tuple[str, ...] = ()
         self.lock_timeout = 60.0
         self.sources: weakref.WeakValueDictionary[int, Source] = weakref.WeakValueDictionary()
         self._segments: weakref.WeakValueDictionary[int, SegmentMapping] = weakref.WeakValueDictionary()
@@ -272,7 +281,7 @@ class Session:
 
     def _adopt(self, message: Message) -> None:
         """Take in what the host says of itself: who it is, its control table, its lock files."""
-        host_id, lock_timeout, n_slots, n_files, unpickles, _ = msgpack.unpackb(message.body)
+        host_id, lock_timeout, n_slots, n_files, unpickles, elsewhere, _ = msgpack.unpackb(message.body)
         if self.host_id and self.host_id != host_id:
             raise HostGoneError(f"the host at {self.address} is another one now; arrays of the old one are gone")
         if self._table is None and self.is_remote:
@@ -282,8 +291,8 @@ class Session:
             self._table = ControlTable.open(message.fds[0], n_slots * ROW_WORDS * 8, writeable=writeable)
             self._files = LockFiles(message.fds[1 : 1 + n_files], writeable=writeable)
             del message.fds[1 : 1 + n_files]
-        self.host_id, self.lock_timeout, self._host_unpickles = (
-            host_id, lock_timeout, bool(unpickles) and not self.is_remote,
+        self.host_id, self.lock_timeout, self._host_unpickles, self.elsewhere = (
+            host_id, lock_timeout, bool(unpickles) and not self.is_remote, tuple(elsewhere),
         )  # fmt: skip
 
     def _leases(self) -> list[Lease]:
@@ -887,21 +896,51 @@ def register_link(link: Link) -> None:
         _links.setdefault((link.host_id, link.mode), link)
 
 
-def find_link(address: str, host_id: bytes, wanted: bytes = b"", mode: str = READ_WRITE) -> Link:
+def find_link(
+    address: str, host_id: bytes, wanted: bytes = b"", mode: str = READ_WRITE, elsewhere: Sequence[str] = ()
+) -> Link:
     """Return this process's link to the host that a handle names; for `wanted` see `Session.open`.
+
+    Parameters
+    ----------
+    elsewhere : sequence of str
+        TCP addresses of the host, tried in turn where it does not answer at `address`: on another machine.
 
     Raises
     ------
     HostGoneError
         That host has ended, even if another listens at its address.
+    NotAuthorizedError, ProtocolError
+        Only a TCP address answers, and this process lacks its key or its certificates.
     """
     for link in (_by_address.get((address, mode)), _links.get((host_id, mode))):
         if link is not None and link.host_id == host_id and not getattr(link, "closed", False):
             return link
-    session = session_for(address, wanted=wanted, mode=mode)
-    if session.host_id != host_id:
-        raise HostGoneError(f"the host at {address} is another one now; arrays of the old one are gone")
-    return session
+    missed: list[Exception] = []
+    for way in (address, *elsewhere):
+        try:
+            session = session_for(way, wanted=wanted if way == address else b"", mode=mode)
+        except (TransportError, NotAuthorizedError) as error:
+            missed.append(error)
+            if way == address and not _is_nowhere(error):
+                break  # a host that is here and cannot answer now is not to be talked to without its memory
+        else:
+            if session.host_id == host_id:
+                return session
+            missed.append(HostGoneError(f"the host at {way} is another one now; arrays of the old one are gone"))
+    # What can be mended from here comes first: a key that is missing, rather than a host that is not.
+    told = next((miss for miss in missed if not isinstance(miss, HostGoneError)), missed[0])
+    for miss in missed:
+        if miss is not told:
+            told.add_note(f"also tried: {miss}")
+    raise told
+
+
+def _is_nowhere(error: Exception) -> bool:
+    """Whether an address leads to no host of this user's on this machine."""
+    return isinstance(error, NotAuthorizedError) or isinstance(
+        error.__cause__, (ConnectionRefusedError, FileNotFoundError)
+    )
 
 
 def close_sessions(host_id: bytes) -> None:

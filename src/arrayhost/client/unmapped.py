@@ -14,7 +14,7 @@ import numpy as np
 from arrayhost.client import session as sessions
 from arrayhost.client.array import HostedArray
 from arrayhost.client.evaluating import evaluate, evaluate_in_host
-from arrayhost.client.links import mode_of
+from arrayhost.client.links import ways_of
 from arrayhost.evaluation.hosted import state
 from arrayhost.evaluation.operations import HOSTED, METHOD, OPERATOR, Operation
 from arrayhost.memory.filling import layout_of, view_of
@@ -146,10 +146,16 @@ class UnmappedArray(HostedArray):
         self._source.export()
         link = self._source.link
         packed = pack_handle(self._source.handle_for(self._layout))
-        return _from_handle, (link.address, link.host_id, packed, *mode_of(link))
+        return _from_handle, (link.address, link.host_id, packed, *ways_of(link))
 
 
-def _from_handle(address: str, host_id: bytes, packed: bytes, mode: str = READ_WRITE) -> UnmappedArray:
+# As for `MappedArray`.
+UnmappedArray.__name__ = HostedArray.__name__
+
+
+def _from_handle(
+    address: str, host_id: bytes, packed: bytes, mode: str = READ_WRITE, elsewhere: tuple[str, ...] = ()
+) -> UnmappedArray:
     """Unpickle: find or make the way to the host, and lease the array."""
-    link: Any = sessions.find_link(address, host_id, mode=mode)
+    link: Any = sessions.find_link(address, host_id, mode=mode, elsewhere=elsewhere)
     return UnmappedArray.of(link.attach(packed), unpack_handle(packed).layout)

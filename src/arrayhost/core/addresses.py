@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from typing import Any
 
-__all__ = ["TCP_PREFIX", "is_loopback", "parse_tcp", "tcp_address"]
+__all__ = ["TCP_PREFIX", "advertised", "is_loopback", "parse_tcp", "tcp_address"]
 
 TCP_PREFIX = "tcp://"
 _MAX_PORT = 65535
@@ -43,6 +43,12 @@ def tcp_address(where: tuple[Any, ...]) -> str:
     """Write a socket's name, or a (host, port), as ``tcp://host:port``."""
     host, port = where[0], where[1]
     return f"{TCP_PREFIX}[{host}]:{port}" if ":" in host else f"{TCP_PREFIX}{host}:{port}"
+
+
+def advertised(address: str, machine: str) -> str:
+    """What to call a port that is listened on: by the machine's name where that is done on all its addresses."""
+    host, port = parse_tcp(address)
+    return tcp_address((machine, port)) if ipaddress.ip_address(host.partition("%")[0]).is_unspecified else address
 
 
 def is_loopback(host: str) -> bool:

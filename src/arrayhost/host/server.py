@@ -13,6 +13,7 @@ import itertools
 import logging
 import os
 import resource
+import socket
 import threading
 import time
 import weakref
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 
+from arrayhost.core.addresses import advertised
 from arrayhost.core.records import ClientRecord, Creator, HostRecord
 from arrayhost.errors import ArrayHostError, HostBusyError, NotAuthorizedError, ProtocolError, StaleProxyError
 from arrayhost.host import reports
@@ -154,6 +156,12 @@ class Server:
     def network_addresses(self) -> tuple[str, ...]:
         """The TCP ports that it listens on."""
         return tuple(listener.address for listener in self._network)
+
+    @property
+    def advertised(self) -> tuple[str, ...]:
+        """The TCP ports as other machines may find them, for handles that are passed on to these."""
+        machine = socket.gethostname()
+        return tuple(advertised(address, machine) for address in self.network_addresses)
 
     def serve_forever(self) -> None:
         """Serve until `stop`; the process's warnings are routed to callers meanwhile."""
@@ -346,7 +354,10 @@ class Server:
         if operand is not None:
             fds.append(operand.referent.place.segment.fd)
         welcome = b"" if operand is None else pack_handle(operand.handle())
-        about = [self.host_id, self.service.lock_timeout, store.table.n_slots, n_files, session.trusted, welcome]
+        about = [
+            self.host_id, self.service.lock_timeout, store.table.n_slots, n_files, session.trusted, self.advertised,
+            welcome,
+        ]  # fmt: skip
         try:
             with to_send(fds, read_only=read_only) as sendable:
                 # The socket does not wait; a fresh one takes this much.
@@ -423,7 +434,7 @@ class Server:
         )
         session.stream = stream
         store = self.service.store
-        about = [self.host_id, self.service.lock_timeout, store.table.n_slots, 0, session.trusted, b""]
+        about = [self.host_id, self.service.lock_timeout, store.table.n_slots, 0, session.trusted, (), b""]
         stream.send(Kind.RESULT, sequence, msgpack.packb(about))
         self._sessions[session.ident] = session
         log.info("a process at %s connected", peer)

@@ -14,12 +14,13 @@ import time
 
 from arrayhost.errors import UnsupportedPlatformError
 
-__all__ = ["MADV_COLLAPSE", "PROT_NONE", "PROT_READ", "PROT_WRITE", "futex_wait", "futex_wake", "madvise",
-           "map_fixed", "map_shared", "unmap"]  # fmt: skip
+__all__ = ["MADV_COLLAPSE", "MADV_DONTNEED", "PROT_NONE", "PROT_READ", "PROT_WRITE", "futex_wait", "futex_wake",
+           "madvise", "map_fixed", "map_shared", "unmap"]  # fmt: skip
 
 PROT_NONE = 0
 PROT_READ = _mmap.PROT_READ
 PROT_WRITE = _mmap.PROT_WRITE
+MADV_DONTNEED = _mmap.MADV_DONTNEED
 MADV_COLLAPSE = 25  # Linux 6.1; the mmap module does not name it yet
 _MAP_SHARED = 0x01
 _MAP_PRIVATE = 0x02

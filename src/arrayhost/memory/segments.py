@@ -132,6 +132,15 @@ class Mapping:
         _kept[id(ref)] = (ref, owner)
         return ref
 
+    def let_go(self, start: int, stop: int) -> None:
+        """Take the pages around a range of bytes from this process, which gets them back when it next touches them.
+
+        They stay in the segment, with what was written to them: a mapping of a segment is shared. For a process that
+        is judged by its resident memory, and reads more of a segment than it is allowed to have.
+        """
+        low = (self.address + start) // _PAGE * _PAGE
+        _libc.madvise(low, self.address + stop - low, _libc.MADV_DONTNEED)
+
     def covers(self, address: int) -> bool:
         """Whether an address lies in this mapping."""
         return self.address <= address < self.address + self.n_bytes
