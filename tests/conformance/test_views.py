@@ -91,7 +91,7 @@ def write_views(pipe: Connection) -> None:
             error = None
         except ValueError as raised:
             error = str(raised)
-        pipe.send((type(view).__name__, seen, view.flags.writeable, error))
+        pipe.send((type(view).__qualname__, seen, view.flags.writeable, error))
         del view, seen
 
 
