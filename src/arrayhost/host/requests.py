@@ -43,6 +43,7 @@ from arrayhost.host.store import ObjectReferent, Operand
 from arrayhost.host.streaming import LiveCopy, live_copy
 from arrayhost.memory.access import to_send
 from arrayhost.memory.budget import claimed
+from arrayhost.memory.ceiling import explained
 from arrayhost.sync.filelocks import EXCLUSIVE
 from arrayhost.sync.guards import caller_holds
 from arrayhost.wire import failures
@@ -93,6 +94,8 @@ class CallConnection:
     ----------
     n_requests : int
         Received so far.
+    is_busy : bool
+        One is being carried out.
     """
 
     def __init__(self, server: Server, stream: UnixStream | NetworkStream, session: ClientSession, number: int) -> None:
@@ -112,6 +115,7 @@ class CallConnection:
         self.n_requests = 0
         self._answered = 0.0
         self._is_quick = False
+        self.is_busy = False
 
     # -- the loop ------------------------------------------------------------------------------------------------
 
@@ -130,13 +134,16 @@ class CallConnection:
                 if message is None:
                     return False
                 self.n_requests += 1
+                self.is_busy = True
                 self._answer(message)
+                self.is_busy = False
                 self._answered = time.monotonic()
         except StreamIdle:
             return not self._ends_after_answer
         except (HostGoneError, HostMemoryError, ProtocolError) as error:
             log.debug("a client's connection ended: %s", error)  # nobody is left to be told
         finally:
+            self.is_busy = False
             # Only a client over the network has any, and its connections are never idle.
             self._locks.end()
         return False
@@ -211,11 +218,15 @@ class CallConnection:
                 raise message.failure
             if self.session.read_only:
                 check_reads_only(message.kind)
+            if message.kind in _UNFORESEEN:
+                self._server.bound_memory()
             result = _HANDLERS[message.kind](self, message, making)
             if isinstance(result, LiveCopy):
                 result = self._stream_live(message, result)
             return self._encode_result(result, map_again=message.kind == Kind.ATTACH)
         except Exception as error:  # whatever the request or a user's code raised is the caller's to see
+            if isinstance(error, MemoryError):
+                error = explained(error)
             warned = failures.describe_warnings(reports.collected_warnings())
             self._revoke()
             own_code = message.kind in _MAKING and not isinstance(error, ArrayHostError)
@@ -519,6 +530,10 @@ def _unexpected(connection: CallConnection, message: Message, making: Hashable) 
 # Requests that may make something or run users' code, and one whose result needs a lease before it can be answered.
 _MAKING = frozenset(
     int(kind) for kind in (Kind.CREATE, Kind.RUN, Kind.CALL, Kind.APPLY, Kind.PUT_NAME, Kind.CREATE_NAME, Kind.GET_NAME)
+)
+# Requests that run NumPy's or users' code, which takes what memory it likes.
+_UNFORESEEN = frozenset(
+    int(kind) for kind in (Kind.CREATE, Kind.RUN, Kind.CALL, Kind.APPLY, Kind.EVALUATE, Kind.PUT_NAME)
 )
 _BY_KIND: dict[Kind, Callable[[CallConnection, Message, Hashable], Any]] = {
     **dict.fromkeys(Kind, _unexpected),

@@ -34,6 +34,7 @@ from arrayhost.host.reception import Reception, tell_refusal
 from arrayhost.host.requests import CallConnection
 from arrayhost.host.sessions import ClientSession, fork_pipe, lease_message
 from arrayhost.memory.access import to_send
+from arrayhost.memory.ceiling import ceiling
 from arrayhost.wire.addresses import UnixListener, peer_credentials
 from arrayhost.wire.authentication import prove
 from arrayhost.wire.codec import pack_handle
@@ -182,6 +183,7 @@ class Server:
                     time.sleep(_PAUSE_SECONDS)
         finally:
             reports.uninstall()
+            ceiling.lift(ceiling.until)
             self.close()
             log.info("the host at %s has ended", self.address)
 
@@ -258,6 +260,7 @@ class Server:
         self.service.flush_released()
         self._watch_idle()
         times = [self.service.store.expire(), self._reception.next_deadline(), self._next_lease_deadline()]
+        times.append(self._keep_bound())
         if self._drains_until is not None:
             times.append(self._drain_on(self._drains_until))
         due = min((when for when in times if when is not None), default=None)
@@ -266,6 +269,23 @@ class Server:
             self._todo.popleft()()
         self._reception.keep_deadlines()
         self._keep_lease_deadlines()
+
+    def bound_memory(self) -> None:
+        """Bound what a request that is about to run may allocate; the loop keeps the bound, and takes it away."""
+        if ceiling.keep():
+            self.wake()
+
+    def _keep_bound(self) -> float | None:
+        """Look at the free memory again while requests run; return when (monotonic seconds) to do so once more."""
+        until = ceiling.until
+        if until and until <= time.monotonic():
+            with self._count_lock:
+                is_busy = any(connection.is_busy for connection in self._connections)
+            if is_busy:
+                ceiling.again()
+            else:
+                ceiling.lift(until)
+        return ceiling.until or None
 
     def _drain_on(self, until: float) -> float:
         """Carry a drain further; return when (monotonic seconds) to look again."""
@@ -471,8 +491,13 @@ class Server:
     def _start_thread(self, connection: CallConnection) -> None:
         """Serve a connection in a thread of its own, until it ends or is idle."""
         name = f"arrayhost-calls-{connection.number}"
+        thread = threading.Thread(target=self._serve, args=(connection,), name=name, daemon=True)
         try:
-            threading.Thread(target=self._serve, args=(connection,), name=name, daemon=True).start()
+            try:
+                thread.start()
+            except RuntimeError:
+                ceiling.lift(ceiling.until)  # which may have left no room for its stack
+                thread.start()
         except RuntimeError as error:  # no more threads to be had
             log.warning("cannot serve a client: %s", error)
             self._end_calls(connection)

@@ -21,7 +21,7 @@ from arrayhost.memory.descriptors import descriptor_limit
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Free", "check_free", "claimed", "free_bytes", "refused"]
+__all__ = ["Free", "check_free", "claimed", "free_bytes", "refused", "usable"]
 
 # Reading the files below takes about 0.1 ms: too much for each small allocation, so these are added up until their sum
 # is worth it.
@@ -98,15 +98,23 @@ class _Claims:
             self._claimed -= need_bytes
 
     def _check(self, need_bytes: int) -> None:
+        free = self.usable()
+        if need_bytes > free.n_bytes:
+            raise HostMemoryError(need_bytes, free.n_bytes, free.limit)
+
+    def usable(self) -> Free:
         with descriptor_limit("a look at how much memory is free"):
             free = free_bytes()
-        usable = max(free.n_bytes - _RESERVE - self._claimed, 0)
-        if need_bytes > usable:
-            raise HostMemoryError(need_bytes, usable, free.limit)
+        return Free(max(free.n_bytes - _RESERVE - self._claimed, 0), free.limit)
 
 
 _claims = _Claims()
 os.register_at_fork(after_in_child=_claims.forget)
+
+
+def usable() -> Free:
+    """How much this process may take now: what is free, less a reserve and what its threads are about to take."""
+    return _claims.usable()
 
 
 def refused(error: OSError, need_bytes: int) -> Exception:
@@ -128,7 +136,7 @@ def refused(error: OSError, need_bytes: int) -> Exception:
         return HostMemoryError(need_bytes, max(soft - mapped_bytes, 0), "this process's address space (ulimit -v)")
     if len(Path("/proc/self/maps").read_text().splitlines()) >= _max_mappings():
         return HostMemoryError(need_bytes, 0, "this process's table of mappings (sysctl vm.max_map_count)")
-    free = free_bytes()
+    free = usable()
     return HostMemoryError(need_bytes, max(min(free.n_bytes, need_bytes - 1), 0), free.limit)
 
 
