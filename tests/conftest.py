@@ -1,6 +1,8 @@
 """What every test gets: a census of what it leaves behind, a watchdog, and a private place for hosts to meet."""
 
 import ctypes
+import faulthandler
+import gc
 import os
 import random
 import resource
@@ -55,6 +57,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if (watchdog := config.stash.get(_watchdog_key, None)) is not None:
         watchdog.stop()
     shutil.rmtree(config.stash.get(_runtime_dir_key, ""), ignore_errors=True)
+    # Threads that a failed test left are waited for at exit, maybe for ever.
+    faulthandler.dump_traceback_later(_WATCHDOG_SECONDS, exit=True, file=real_stderr())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -68,6 +72,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         marker = item.get_closest_marker("watchdog")
         if marker is not None and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(_seconds(marker) + 60.0))
+
+
+def pytest_collection_finish() -> None:
+    """Keep what collecting the tests left, modules and items, out of each later garbage collection.
+
+    The census collects after many a test, which cost more than most tests while each collection went through all that.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 # The watchdog may interrupt these three, whose exceptions pytest reports, and nothing between them.

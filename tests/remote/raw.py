@@ -106,9 +106,10 @@ class Relay:
         self._n_passed = 0
         self._flowing = threading.Event()
         self._flowing.set()
+        self._closed = False
         self._ends: list[socket.socket] = []
         self._dead: list[socket.socket] = []
-        self._threads = [threading.Thread(target=self._accept)]
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self._threads[0].start()
 
     def _accept(self) -> None:
@@ -123,7 +124,7 @@ class Relay:
             record = bytearray()
             self.recorded.append(record)
             for source, target, kept in ((client, host, record), (host, client, None)):
-                thread = threading.Thread(target=self._pump, args=(source, target, kept))
+                thread = threading.Thread(target=self._pump, args=(source, target, kept), daemon=True)
                 self._threads.append(thread)
                 thread.start()
 
@@ -135,7 +136,7 @@ class Relay:
                 else:
                     self._n_passed += len(data)
                     if self.stall_after is not None and self._n_passed > self.stall_after:
-                        self._flowing.clear()
+                        self.stall()
                     if self.cut_after is not None and self._n_passed > self.cut_after:
                         self.reset()
                 self._flowing.wait()
@@ -147,6 +148,8 @@ class Relay:
     def stall(self) -> None:
         """Pass nothing on from now on, and keep the connections."""
         self._flowing.clear()
+        if self._closed:  # meanwhile: nobody else would let it flow again
+            self._flowing.set()
 
     def fail_after(self, *, cut: int | None = None, stall: int | None = None) -> None:
         """Fail once so many bytes more have come from the host."""
@@ -165,6 +168,7 @@ class Relay:
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        self._closed = True
         self._flowing.set()
         for sock in self._ends:
             with contextlib.suppress(OSError):

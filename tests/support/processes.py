@@ -43,12 +43,13 @@ class ProcessInfo:
 def process_info(pid: int | str) -> ProcessInfo | None:
     """What /proc says of `pid`, or None if there is no such process."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as file:
+            text = file.read()
     except OSError:
         return None
     # The command name stands in parentheses and may hold anything, parentheses included: split behind the last one.
-    fields = text.rpartition(")")[2].split()
-    return ProcessInfo(pid=int(pid), start=int(fields[19]), parent=int(fields[1]), state=fields[0])
+    fields = text.rpartition(b")")[2].split()
+    return ProcessInfo(pid=int(pid), start=int(fields[19]), parent=int(fields[1]), state=fields[0].decode())
 
 
 def is_running(pid: int) -> bool:
