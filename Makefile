@@ -22,7 +22,7 @@ test: $(VENV)/.dev
 
 # Minutes of kills, stops, interrupts, forks and failing calls at random points; prints seeds and figures.
 faults: $(VENV)/.dev
-	ARRAYHOST_FAULTS=long $(BIN)/python -m pytest -s --timeout 1200 tests/faults $(ARGS)
+	ARRAYHOST_FAULTS=long $(BIN)/python -m pytest -s --timeout 1200 tests/faults tests/hostile/test_switched_off.py $(ARGS)
 
 fuzz: $(VENV)/.dev
 	$(BIN)/python -m tests.hostile.fuzz $(or $(FRAMES),1000000)

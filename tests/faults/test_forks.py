@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from arrayhost import ArrayManager, LockTimeoutError, TornArrayWarning
+from arrayhost import ArrayManager, LockTimeoutError, TornArrayWarning, connect
 from tests.faults.harness import Run, Victim, count, nothing_left, report, scaled, shared_words, victims
 from tests.support import wait_until
 
@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.watchdog(120)]
 PER_CHILD = 5
 
 
-def _use(total: Any) -> None:
+def _use(total: Any, section: Any) -> None:
     """In the child: its own way to the host, its own sections, and no part in its parent's."""
     assert not total.lock.locked()
     with contextlib.suppress(LockTimeoutError):
@@ -30,27 +30,40 @@ def _use(total: Any) -> None:
         with total.write(timeout=30.0) as x:
             x[0] += 1
     total.copy()
-    total[2:3] += 1
+    for _ in range(PER_CHILD):
+        total[2:3] += 1
 
 
-def _execute(total: Any) -> None:
+def _execute(total: Any, section: Any) -> None:
     os.write(_READY, b".")
     os.execv(sys.executable, [sys.executable, "-c", "import os; os.getpid()"])
 
 
-def _leave(total: Any) -> None:
+def _leave(total: Any, section: Any) -> None:
+    """End as an exception would, through the section that the parent is in."""
+    section.__exit__(None, None, None)
     os.write(_READY, b".")
 
 
+def _increment(address: str, words: np.ndarray) -> None:
+    """Be another process, which gets in as soon as the lock is free."""
+    total = connect(address)["total"]
+    while not words[_STOP]:
+        with total.write(timeout=60.0) as x:
+            x[0] += 1
+        words[_OTHERS] += 1
+
+
+_STOP, _OTHERS = 3, 4
 _READY = -1
 WAYS = [_use, _execute, _leave]
 
 
 def fork_from_threads(run: Run) -> None:
-    """Fork, in one thread, inside a section, while other threads of the process increment and make requests."""
+    """Fork, in one thread, inside a section, while other threads and another process increment and make requests."""
     global _READY
     reader, _READY = os.pipe()
-    words = shared_words(3)
+    words = shared_words(5)
     with ArrayManager(lock_timeout=30.0) as manager:
         manager["total"] = np.zeros(3)
         total = manager["total"]
@@ -65,15 +78,17 @@ def fork_from_threads(run: Run) -> None:
 
         threads = [threading.Thread(target=increment, args=(k,)) for k in (0, 1)]
         with nothing_left(manager), victims() as alive:
+            alive.append(Victim(_increment, str(manager.address), words))
             for thread in threads:
                 thread.start()
             try:
                 n_used = 0
+                wait_until(lambda: words[_OTHERS], what="another process's first increment")
                 for k in run.rounds():
                     way = WAYS[k % 3]
-                    with total.write(timeout=30.0) as x:
+                    with (section := total.write(timeout=30.0)) as x:
                         before = x[0]
-                        alive.append(Victim(way, total))
+                        alive.append(Victim(way, total, section))
                         # The child has met the lock, or has gone, and it is still ours.
                         assert os.read(reader, 1) == b"."
                         if way is not _use:
@@ -82,15 +97,21 @@ def fork_from_threads(run: Run) -> None:
                         x[0] += 1
                         words[2] += 1
                     if way is _use:
+                        # While the child makes requests, this thread makes some: each gets its own answers.
+                        for number in range(20):
+                            assert manager.full(3, number)[0] == number
                         assert alive.pop().wait(30.0) == 0
                         n_used += 1
                     assert manager.ones(3).sum() == 3
             finally:
                 stop.set()
+                words[_STOP] = 1
                 for thread in threads:
                     thread.join()
+            assert alive.pop().wait(30.0) == 0
+        words[_STOP] = 0
         assert total[0] == words.sum() + PER_CHILD * n_used
-        assert total[2] == n_used
+        assert total[2] == PER_CHILD * n_used
     os.close(reader)
     os.close(_READY)
     report(

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from arrayhost import ArrayHostError
@@ -14,6 +15,7 @@ from arrayhost.sync import filelocks, guards
 from arrayhost.sync.guards import Guard, Hold
 from tests.faults import test_atomicity, test_flat, test_forks, test_interrupts, test_kills
 from tests.faults.harness import IS_LONG, Run, report, scaled
+from tests.process import test_sections
 from tests.support import Census
 
 pytestmark = [
@@ -50,6 +52,19 @@ class _Sticky(threading.local):
             super().__setattr__(name, value)
 
 
+def _leave_in_a_child(run: Run) -> None:
+    with test_sections.Arrays() as manager:
+        manager["a"] = np.zeros(10)
+        test_sections.test_leaving_the_section_in_the_child_frees_nothing(manager)
+
+
+class _Unlisted(dict[int, Hold]):
+    """What is held, without telling a child of it."""
+
+    def values(self) -> Any:
+        return ()
+
+
 # What is switched off: where, its name, what stands there instead; and the scenario that must notice.
 SWITCHES: dict[str, tuple[Any, str, Any, Callable[[Run], None], int]] = {
     "locks exclude": (guards, "try_lock", _lock_always, test_atomicity.check_atomicity, 20),
@@ -63,6 +78,10 @@ SWITCHES: dict[str, tuple[Any, str, Any, Callable[[Run], None], int]] = {
     ),
     "a lock file ends with its owner, and in a child": (
         filelocks.OpenLockFile, "close", _nothing, test_forks.outlive_a_holder, 3,
+    ),
+    "a child has no part in its parent's sections": (guards, "_active", _Unlisted(), _leave_in_a_child, 1),
+    "a child has connections of its own": (
+        session.Session, "after_fork_in_child", _nothing, test_forks.fork_from_threads, 6,
     ),
     "what died is told to the host": (session.Session, "_send_outbox", _nothing, test_flat.cycle, 400),
 }  # fmt: skip
@@ -78,7 +97,7 @@ def test_a_scenario_notices(run: Run, monkeypatch: pytest.MonkeyPatch, census: C
     where, attribute, instead, scenario, n = SWITCHES[name]
     monkeypatch.setattr(where, attribute, instead)
     try:
-        with pytest.raises((AssertionError, ArrayHostError, pytest.fail.Exception)) as caught:
+        with pytest.raises((AssertionError, ArrayHostError, EOFError, pytest.fail.Exception)) as caught:
             scenario(scaled(run, n))
         report(f"  without it: {str(caught.value).splitlines()[0][:150]}")
     finally:

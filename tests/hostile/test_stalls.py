@@ -233,9 +233,16 @@ def test_1000_idle_clients_and_200_active_ones() -> None:
             print(f"an idle client costs {descriptors:.2f} descriptors, no thread, {memory / 1024:.1f} KiB")
             assert descriptors <= 2.05
             assert memory < 64 * 1024
-            with child(ACTIVE, manager.address, 200, timeout=60) as active:
-                active.expect("done")
-            assert manager["total"].copy().tolist() == [200 * 20, 0, 0, 0]
+            with contextlib.ExitStack() as stack:
+                active = [stack.enter_context(child(ACTIVE, manager.address, 20, timeout=60)) for _ in range(10)]
+                for process in active:
+                    process.expect("connected")
+                assert manager.statistics().n_connections >= 200
+                for process in active:
+                    process.send()
+                for process in active:
+                    process.expect("done")
+            assert manager["total"].copy().tolist() == [200 * 20, 200 * 2, 200, 0]
             idle.send()
         # What remains is the host's own pool of descriptors for locking, one for each write that has had to wait.
         wait_until(lambda: n_descriptors(pid) <= before[1] + 210, 20, "the clients' descriptors to be closed")
@@ -245,15 +252,23 @@ ACTIVE = """
 import sys, threading, arrayhost
 address, n = sys.argv[1], int(sys.argv[2])
 total = arrayhost.connect(address)["total"]
-barrier = threading.Barrier(n)
+barrier = threading.Barrier(n + 1)
 def work():
-    total[1] = 0  # connects
+    total[2:3] += 1  # connects
     barrier.wait()
-    for _ in range(20):
+    barrier.wait()
+    for k in range(20):
         total[0:1] += 1
+        if k % 10 == 0:
+            with total.write() as x:
+                x[1] += 1
 threads = [threading.Thread(target=work) for _ in range(n)]
 for thread in threads:
     thread.start()
+barrier.wait()
+print("connected", flush=True)
+sys.stdin.readline()
+barrier.wait()
 for thread in threads:
     thread.join()
 print("done", flush=True)

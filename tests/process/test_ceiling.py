@@ -43,6 +43,12 @@ class Hoarder:
         self.kept.append(np.ones(n_bytes, np.uint8))
         return len(self.kept)
 
+    def scatter(self) -> None:
+        """Take and free memory in pieces that the C library keeps: too small to be mapped one by one."""
+        pieces = [np.ones(15_000) for _ in range(600)]
+        self.kept = pieces[::60]
+        del pieces
+
     def wait(self) -> int:
         before = resource.getrlimit(resource.RLIMIT_DATA)[0]
         deadline = time.monotonic() + 10
@@ -144,3 +150,17 @@ def test_a_bound_of_the_users_own_holds(manager: Arrays) -> None:
         manager.run(np.tile, np.ones(MIB // 8), 80)
     assert soft_limit(pid) <= own
     wait_until(lambda: soft_limit(pid) == own, what="the bound to go")
+
+
+def private(pid: int) -> int:
+    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("RssAnon"))
+    return int(line.split()[1]) * 1024
+
+
+def test_what_was_freed_goes_back_to_the_system() -> None:
+    with Arrays() as manager:
+        hoarder = manager.Hoarder()
+        pid = manager.statistics().pid
+        before = private(pid)
+        hoarder.scatter()
+        wait_until(lambda: private(pid) < before + 8 * MIB, what="the host to give 60 MiB back")

@@ -33,6 +33,7 @@ from arrayhost.host.network import NetworkListener
 from arrayhost.host.reception import Reception, tell_refusal
 from arrayhost.host.requests import CallConnection
 from arrayhost.host.sessions import ClientSession, fork_pipe, lease_message
+from arrayhost.memory._libc import trim_heap
 from arrayhost.memory.access import to_send
 from arrayhost.memory.ceiling import ceiling
 from arrayhost.wire.addresses import UnixListener, peer_credentials
@@ -285,6 +286,8 @@ class Server:
                 ceiling.again()
             else:
                 ceiling.lift(until)
+                # The C library keeps what was freed, in an arena for each few threads, and never uses all of it again.
+                trim_heap()
         return ceiling.until or None
 
     def _drain_on(self, until: float) -> float:
