@@ -97,6 +97,7 @@ class Operands:
         changed = [base.tobytes() != before.tobytes() for base, before in zip(self.bases, self.untouched, strict=True)]
         if any(changed):
             self.renew()
+        return bool(theirs.warned)
 
     def _compare_errors(self, ours: Exception | None, theirs: Exception | None) -> None:
         if theirs is None:
@@ -149,13 +150,19 @@ def _text(write: Callable[[Any], str], array: Any) -> str:
 
 
 def check(cases: Sequence[Case], ways: Sequence[Way], host: Callable[[np.ndarray], Any]) -> None:
-    """Compare every case, held in every way, under every errstate; tell all differences at once."""
+    """Compare every case, held in every way, under every errstate; tell all differences at once.
+
+    Where NumPy has nothing to warn of, an errstate changes nothing but how the host writes: one way shows that.
+    """
     differences = []
     for case, way in itertools.product(cases, ways):
         operands = Operands(case, way, host)
+        matters = way is ways[0]
         for errstate in ERRSTATES:
+            if errstate != "warn" and not matters:
+                continue
             try:
-                operands.compare(errstate)
+                matters |= operands.compare(errstate)
             except AssertionError as error:
                 cause = f" ({error.__cause__!r})" if error.__cause__ is not None else ""
                 differences.append(f"{case}, {way.name}, errstate {errstate}: {error}{cause}")
