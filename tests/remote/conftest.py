@@ -7,7 +7,7 @@ import pytest
 import trustme
 
 from arrayhost import ArrayManager, locked
-from arrayhost.wire import network
+from arrayhost.wire import limits
 
 KEY = b"the key of the tests, 32 bytes.."
 
@@ -37,10 +37,10 @@ Arrays.register("Counter", Counter)
 
 
 @pytest.fixture
-def timeouts(monkeypatch: pytest.MonkeyPatch) -> network.Timeouts:
+def timeouts(monkeypatch: pytest.MonkeyPatch) -> limits.Timeouts:
     """Short times for what stands still; hosts that a test starts afterwards inherit them."""
-    short = network.Timeouts(handshake=1.5, stall=1.5, keepalive=3.0)
-    monkeypatch.setattr(network, "TIMEOUTS", short)
+    short = limits.Timeouts(handshake=1.5, stall=1.5, keepalive=3.0)
+    monkeypatch.setattr(limits, "TIMEOUTS", short)
     return short
 
 
@@ -72,7 +72,7 @@ def remote(host: ArrayManager) -> ArrayManager:
 
 
 @pytest.fixture
-def own_host(timeouts: network.Timeouts) -> Iterator[ArrayManager]:
+def own_host(timeouts: limits.Timeouts) -> Iterator[ArrayManager]:
     """A host with short times, for one test."""
     with Arrays(authkey=KEY, listen="tcp://127.0.0.1:0") as manager:
         yield manager

@@ -12,7 +12,7 @@ import pytest
 
 from arrayhost import ArrayManager, HostedArray, HostGoneError, ProtocolError
 from arrayhost.host import network as host_network
-from arrayhost.wire import network
+from arrayhost.wire import limits
 from arrayhost.wire.frames import Kind, pack_frame
 from tests.remote.conftest import KEY, Arrays, connected
 from tests.remote.raw import (
@@ -206,7 +206,7 @@ def test_a_client_that_vanished(own_host: ArrayManager) -> None:
 
 
 @needs_repair
-def test_a_host_that_vanished(timeouts: network.Timeouts) -> None:
+def test_a_host_that_vanished(timeouts: limits.Timeouts) -> None:
     def act(sock: socket.socket) -> None:
         prove_as_host(sock)
         sock.recv(65536)
@@ -265,7 +265,7 @@ def test_many_silent_peers_keep_nobody_out(own_host: ArrayManager) -> None:
         sock.close()
 
 
-def test_a_silent_host(timeouts: network.Timeouts) -> None:
+def test_a_silent_host(timeouts: limits.Timeouts) -> None:
     with rogue(ended) as address, pytest.raises(HostGoneError, match=r"did not answer within 1\.5 s"):
         connected(address)
 

@@ -19,11 +19,15 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from arrayhost.errors import ProtocolError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 __all__ = ["HEADER_BYTES", "MAX_BODY_BYTES", "MAX_DESCRIPTORS", "MAX_UNTRUSTED_BYTES", "Frame", "FrameDecoder", "Kind",
+           "complete_frame",
            "pack_frame"]  # fmt: skip
 
 PROTOCOL_VERSION = 1
@@ -129,6 +133,54 @@ def unpack_header(data: bytes | bytearray) -> tuple[int, int, int, int, int]:
     if n_descriptors > MAX_DESCRIPTORS or n_attachments > n_descriptors or length > MAX_BODY_BYTES:
         raise ProtocolError(f"a frame of {length} bytes with {n_descriptors} descriptors")
     return kind, sequence, n_descriptors, n_attachments, length
+
+
+def complete_frame(
+    data: bytes, more: Callable[[bytes, int], bytes], max_body_bytes: int, length_bytes: int = 0
+) -> tuple[int, int, int, int, int, bytes]:
+    """Complete the one frame that is due on a connection whose every message is answered.
+
+    Parameters
+    ----------
+    data : bytes
+        What has arrived of it, not nothing.
+    more : callable
+        Given what has arrived and a number of bytes, receives until there are at least as many and returns all.
+    max_body_bytes : int
+        Of what this peer may send.
+    length_bytes : int
+        For each attachment, so many follow the body, and then come the attachments; 0 where they do not travel in the
+        stream.
+
+    Returns
+    -------
+    kind, sequence, n_descriptors, n_attachments : int
+        As in the header.
+    end : int
+        Where in `data` frame and lengths end; what stands behind is the beginning of the attachments.
+    data : bytes
+
+    Raises
+    ------
+    ProtocolError
+        It is no frame, its body is too long, or something comes behind it.
+    """
+    if len(data) < HEADER_BYTES:
+        data = more(data, HEADER_BYTES)
+    kind, sequence, n_descriptors, n_attachments, length = unpack_header(data)
+    if length > max_body_bytes:
+        raise ProtocolError(f"a message of {length} bytes where at most {max_body_bytes} may come")
+    end = HEADER_BYTES + length + n_attachments * length_bytes
+    if len(data) < end:
+        data = more(data, end)
+    if len(data) > end and not (length_bytes and n_attachments):
+        raise trailing()
+    return kind, sequence, n_descriptors, n_attachments, end, data
+
+
+def trailing() -> ProtocolError:
+    """What is wrong with a peer that does not wait for its answer."""
+    return ProtocolError("more than one message at a time on a connection that answers each")
 
 
 class FrameDecoder:

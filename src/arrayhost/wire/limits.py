@@ -1,4 +1,7 @@
-"""Limits: how long a peer may take and how much it may leave unfinished, whatever it is connected by.
+"""Limits: how long a peer may take and how much it may leave unfinished.
+
+`Limits` are a host's, whatever a peer is connected by; `Timeouts` are for both ends of a connection over the network,
+where the other machine may vanish without a word.
 
 A peer that stops in the middle of something costs its host a descriptor, perhaps a thread, and what has arrived so
 far. None of that may add up: every step has a deadline, and where many messages are unfinished at once the slow ones
@@ -17,7 +20,7 @@ from arrayhost.errors import ProtocolError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["DEFAULT_LIMITS", "UNLIMITED", "Limits", "Passage", "Transit", "Unlimited"]
+__all__ = ["DEFAULT_LIMITS", "TIMEOUTS", "UNLIMITED", "Limits", "Passage", "Timeouts", "Transit", "Unlimited"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,31 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits()
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long the steps of a connection over the network may take, in seconds.
+
+    Attributes
+    ----------
+    connect : float
+        To be connected.
+    handshake : float
+        From there until both ends have proved the key.
+    stall : float
+        Without a byte in the middle of a message. A request itself may take as long as it likes.
+    keepalive : float
+        Without a sign of life from the other machine's kernel. Probes begin after a third of it.
+    """
+
+    connect: float = 10.0
+    handshake: float = 10.0
+    stall: float = 60.0
+    keepalive: float = 45.0
+
+
+TIMEOUTS = Timeouts()
 
 
 class Passage:

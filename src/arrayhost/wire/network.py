@@ -10,7 +10,6 @@ import contextlib
 import socket
 import ssl
 import struct
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,11 +23,19 @@ from arrayhost.errors import (
 )
 from arrayhost.memory.budget import check_free
 from arrayhost.memory.segments import create_segment
+from arrayhost.wire import limits
 from arrayhost.wire.authentication import CLIENT, GREETING_BYTES, HOST, PROOF_BYTES, Handshake
-from arrayhost.wire.frames import HEADER_BYTES, MAX_BODY_BYTES, MAX_UNTRUSTED_BYTES, pack_frame, unpack_header
+from arrayhost.wire.frames import (
+    HEADER_BYTES,
+    MAX_BODY_BYTES,
+    MAX_UNTRUSTED_BYTES,
+    complete_frame,
+    pack_frame,
+    trailing,
+)
 from arrayhost.wire.hello import MAX_HELLO_BYTES
 from arrayhost.wire.limits import UNLIMITED
-from arrayhost.wire.streams import Message, check_length, close_all, shut
+from arrayhost.wire.streams import Message, close_all, shut
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -37,8 +44,7 @@ if TYPE_CHECKING:
 
     from arrayhost.wire.limits import Transit, Unlimited
 
-__all__ = ["TIMEOUTS", "NetworkStream", "Timeouts", "connect_tcp", "greet_client", "own_memory", "part",
-           "shared_memory", "with_tls"]  # fmt: skip
+__all__ = ["NetworkStream", "connect_tcp", "greet_client", "own_memory", "part", "shared_memory", "with_tls"]
 
 if TYPE_CHECKING:
     # Given a size: the memory, and the file that it lies in or None.
@@ -55,31 +61,6 @@ _PARTING_SECONDS, _PARTING_READS = 1.0, 16
 _MAX_UNSENT = 256 * 1024
 # Of a message for which there is no room, so much is taken from the stream to be able to say so.
 _MOST_SKIPPED = 64 * 1024**3
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """How long the steps of a connection may take, in seconds.
-
-    Attributes
-    ----------
-    connect : float
-        To be connected.
-    handshake : float
-        From there until both ends have proved the key.
-    stall : float
-        Without a byte in the middle of a message. A request itself may take as long as it likes.
-    keepalive : float
-        Without a sign of life from the other machine's kernel. Probes begin after a third of it.
-    """
-
-    connect: float = 10.0
-    handshake: float = 10.0
-    stall: float = 60.0
-    keepalive: float = 45.0
-
-
-TIMEOUTS = Timeouts()
 
 
 def own_memory(n_bytes: int) -> tuple[npt.NDArray[np.uint8], int | None]:
@@ -179,7 +160,7 @@ class NetworkStream:
     def _send_large(self, head: bytes, attachments: Sequence[npt.NDArray[Any]]) -> None:
         sock = self.socket
         before = sock.gettimeout()
-        sock.settimeout(TIMEOUTS.stall)
+        sock.settimeout(limits.TIMEOUTS.stall)
         try:
             sock.sendall(head)
             for array in attachments:
@@ -215,15 +196,11 @@ class NetworkStream:
             if not data:
                 return None
             before = self.socket.gettimeout()
-            if len(data) < HEADER_BYTES:
-                data = self._receive_to(data, HEADER_BYTES)
-            kind, sequence, n_fds, n_attachments, length = unpack_header(data)
+            kind, sequence, n_fds, n_attachments, end, data = complete_frame(
+                data, self._receive_to, max_body, _LENGTH.size
+            )
             if n_fds != n_attachments or (n_attachments and not takes_attachments):
                 raise ProtocolError("a message over the network that announces files")
-            check_length(length, max_body)
-            end = HEADER_BYTES + length + n_attachments * _LENGTH.size
-            if len(data) < end:
-                data = self._receive_to(data, end)
             attachments, fds, failure = self._receive_attachments(data, end, n_attachments)
             if self.socket.gettimeout() != before:
                 self.socket.settimeout(before)
@@ -231,11 +208,12 @@ class NetworkStream:
             if isinstance(error, HostGoneError):
                 raise
             raise _broken(error, "receiving") from error
-        return Message(kind, sequence, data[HEADER_BYTES : HEADER_BYTES + length], attachments, fds, failure)
+        body = data[HEADER_BYTES : end - n_attachments * _LENGTH.size]
+        return Message(kind, sequence, body, attachments, fds, failure)
 
     def _receive_to(self, data: bytes, end: int) -> bytes:
         """Receive until there are at least `end` bytes."""
-        self.socket.settimeout(TIMEOUTS.stall)
+        self.socket.settimeout(limits.TIMEOUTS.stall)
         parts = bytearray(data)
         passage = self._transit.enter(self.cut)
         try:
@@ -258,7 +236,7 @@ class NetworkStream:
         fds: list[int] = []
         failure: Exception | None = None
         if n_attachments:
-            self.socket.settimeout(TIMEOUTS.stall)
+            self.socket.settimeout(limits.TIMEOUTS.stall)
         try:
             for (n_bytes,) in _LENGTH.iter_unpack(data[end - n_attachments * _LENGTH.size : end]):
                 n_here = min(len(rest), n_bytes)
@@ -276,7 +254,7 @@ class NetworkStream:
                     self._fill(array.data[n_here:n_bytes])
                 rest = rest[n_here:]
             if rest:
-                raise ProtocolError("more than one message at a time on a connection that answers each")
+                raise trailing()
         except BaseException:
             close_all(fds)
             raise
@@ -345,7 +323,7 @@ def _pieces(array: npt.NDArray[Any]) -> Iterator[memoryview]:
 
 def _broken(error: OSError, doing: str) -> HostGoneError:
     if isinstance(error, TimeoutError):
-        what = f"the other end stood still for {TIMEOUTS.stall:g} s in the middle of a message"
+        what = f"the other end stood still for {limits.TIMEOUTS.stall:g} s in the middle of a message"
         if error.errno is not None:
             what = "the other machine gave no sign of life"
         return HostGoneError(f"the connection was given up while {doing}: {what}")
@@ -357,7 +335,8 @@ def _broken(error: OSError, doing: str) -> HostGoneError:
 
 def tune(sock: socket.socket) -> None:
     """Send small messages at once, and notice when the other machine is gone."""
-    third = max(1, int(TIMEOUTS.keepalive / 3))
+    third = max(1, int(limits.TIMEOUTS.keepalive / 3))
+    given_up = max(limits.TIMEOUTS.keepalive, limits.TIMEOUTS.stall)
     for level, option, value in (
         (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
         (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -365,7 +344,7 @@ def tune(sock: socket.socket) -> None:
         (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, third // 2)),
         (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4),
         # What was sent and is never acknowledged is given up at the same time: keep-alive does not probe then.
-        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(max(TIMEOUTS.keepalive, TIMEOUTS.stall) * 1000)),
+        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(given_up * 1000)),
     ):
         sock.setsockopt(level, option, value)
 
@@ -393,12 +372,12 @@ def connect_tcp(
     """
     name = f"{where[0]}:{where[1]}"
     try:
-        sock = socket.create_connection(where, TIMEOUTS.connect)
+        sock = socket.create_connection(where, limits.TIMEOUTS.connect)
     except OSError as error:
         raise HostGoneError(f"no host at {name}: {error.strerror or error}; start it, or check the address") from error
     try:
         tune(sock)
-        sock.settimeout(TIMEOUTS.handshake)
+        sock.settimeout(limits.TIMEOUTS.handshake)
         if context is not None:
             sock = context.wrap_socket(sock, server_hostname=where[0])
         _prove_to_host(sock, authkey)
@@ -442,7 +421,7 @@ def greet_client(sock: socket.socket, authkey: bytes, allocate: Allocate = share
     """
     try:
         tune(sock)
-        sock.settimeout(TIMEOUTS.handshake)
+        sock.settimeout(limits.TIMEOUTS.handshake)
         if isinstance(sock, ssl.SSLSocket):
             sock.do_handshake()
         handshake = Handshake(HOST, authkey)
@@ -503,7 +482,7 @@ def _refused(error: OSError, name: str) -> Exception:
             return ProtocolError(f"no TLS at the other end ({name}): leave tls= out, or have the host use it")
         return ProtocolError(f"TLS with {name} failed: {reason}")
     if isinstance(error, TimeoutError):
-        return HostGoneError(f"{name} did not answer within {TIMEOUTS.handshake:g} s")
+        return HostGoneError(f"{name} did not answer within {limits.TIMEOUTS.handshake:g} s")
     return HostGoneError(
         f"the connection with {name} broke during the handshake: {error.strerror or error}; if it uses TLS, give tls="
     )

@@ -24,8 +24,8 @@ from arrayhost.wire.frames import (
     MAX_DESCRIPTORS,
     MAX_UNTRUSTED_BYTES,
     FrameDecoder,
+    complete_frame,
     pack_frame,
-    unpack_header,
 )
 from arrayhost.wire.limits import UNLIMITED
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from arrayhost.wire.limits import Transit, Unlimited
 
-__all__ = ["Message", "StreamIdle", "UnixStream", "check_length", "close_all", "receive_ready", "shut"]
+__all__ = ["Message", "StreamIdle", "UnixStream", "close_all", "receive_ready", "shut"]
 
 # Most messages fit in the first; a buffer is allocated for each read, and a large one costs.
 _FIRST_BYTES = 4 * 1024
@@ -103,7 +103,8 @@ class UnixStream:
     """
 
     __slots__ = (
-        "_lost", "_max_body", "_n_vain", "_receive", "_send", "_sent_files", "_transit", "_unread", "socket", "trusted",
+        "_fds", "_lost", "_max_body", "_n_vain", "_receive", "_send", "_sent_files", "_transit", "_unread", "socket",
+        "trusted",
     )  # fmt: skip
 
     passes_files = True
@@ -117,6 +118,7 @@ class UnixStream:
         self._receive = sock.recvmsg
         # C code puts here what has been received: an interrupt right after ``recvmsg`` would lose the descriptors.
         self._unread: list[_Part] = []
+        self._fds: list[int] = []  # of the message that is being received
         self._transit: Transit | Unlimited = UNLIMITED
         self._max_body = MAX_BODY_BYTES
         self._sent_files = False
@@ -252,25 +254,17 @@ class UnixStream:
         StreamIdle
             There are limits, and no message began in time.
         """
-        fds: list[int] = []
+        fds = self._fds = []
         try:
             try:
-                data = self._receive_first(patience, fds)
+                data = self._receive_first(patience)
             except BlockingIOError:
                 raise StreamIdle from None
             except OSError as error:
                 raise HostGoneError(f"the connection broke: {error}") from error
             if not data:
                 return None
-            if len(data) < HEADER_BYTES:
-                data = self._receive_rest(data, HEADER_BYTES, fds)
-            kind, sequence, n_fds, n_attachments, length = unpack_header(data)
-            end = HEADER_BYTES + length
-            if len(data) < end:
-                check_length(length, self._max_body)
-                data = self._receive_rest(data, end, fds)
-            if len(data) > end:
-                raise ProtocolError("more than one message at a time on a connection that answers each")
+            kind, sequence, n_fds, n_attachments, _, data = complete_frame(data, self._receive_rest, self._max_body)
             if self._sent_files:
                 self._check_read()
             message = Message(kind, sequence, data[HEADER_BYTES:], [], fds)
@@ -286,10 +280,10 @@ class UnixStream:
             close_all(fds)
             raise
 
-    def _receive_first(self, patience: float, fds: list[int]) -> bytes:
+    def _receive_first(self, patience: float) -> bytes:
         if not patience or not self._look(patience):
             self._unread.extend(map(self._receive, *_FIRST))
-        return self._accept(fds)
+        return self._accept()
 
     def _look(self, patience: float) -> bool:
         """Look for data without sleeping, unless that was in vain lately.
@@ -311,20 +305,20 @@ class UnixStream:
         self._n_vain += 1
         return False
 
-    def _accept(self, fds: list[int]) -> bytes:
-        """Take what ``recvmsg`` returned: the descriptors into `fds`, the bytes as the result."""
+    def _accept(self) -> bytes:
+        """Take what ``recvmsg`` returned: the message's descriptors to the others, the bytes as the result."""
         data, ancillary, flags, _ = self._unread[0]
         if ancillary:
-            take_descriptors(ancillary, fds)
+            take_descriptors(ancillary, self._fds)
         self._unread.clear()
-        if len(fds) > MAX_DESCRIPTORS:
+        if len(self._fds) > MAX_DESCRIPTORS:
             raise ProtocolError(f"a message with more than {MAX_DESCRIPTORS} descriptors")
         if flags & _TRUNCATED:
             # The kernel drops descriptors for which this process has no room, and says no more than this.
             self._lost = True
         return data
 
-    def _receive_rest(self, data: bytes, end: int, fds: list[int]) -> bytes:
+    def _receive_rest(self, data: bytes, end: int) -> bytes:
         """Receive up to `end` bytes of a message in all, or all that has come if that is more."""
         parts = bytearray(data)
         passage = self._transit.enter(self.cut)
@@ -335,7 +329,7 @@ class UnixStream:
                 except BlockingIOError:
                     passage.check()
                     continue
-                more = self._accept(fds)
+                more = self._accept()
                 if not more:
                     raise HostGoneError("the connection ended in the middle of a message")
                 passage.grow(len(more))
@@ -396,17 +390,6 @@ def take_descriptors(ancillary: list[tuple[int, int, bytes]], fds: list[int]) ->
             received = array.array("i")
             received.frombytes(data[: len(data) // 4 * 4])
             fds.extend(received)
-
-
-def check_length(length: int, most: int) -> None:
-    """Refuse a message whose body is longer than its sender may make it, before it is received.
-
-    Raises
-    ------
-    ProtocolError
-    """
-    if length > most:
-        raise ProtocolError(f"a message of {length} bytes where at most {most} may come")
 
 
 def shut(sock: socket.socket) -> None:
