@@ -1,5 +1,5 @@
 # Each target sets up what it needs in .venv; a machine with Python 3.11+ and make is enough.
-#   make demo [FILE=array.npy]    make test [ARGS="-k locks"]    make faults    make bench [ARGS=...]    make lint    make format
+#   make demo [FILE=array.npy]    make test [ARGS="-k locks"]    make faults    make remote    make bench [ARGS=...]    make lint    make format
 PYTHON ?= python3
 ARGS ?=
 FILE ?=
@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 
-.PHONY: help demo test faults fuzz bench lint format clean
+.PHONY: help demo test faults remote fuzz bench lint format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -23,6 +23,10 @@ test: $(VENV)/.dev
 # Minutes of kills, stops, interrupts, forks and failing calls at random points; prints seeds and figures.
 faults: $(VENV)/.dev
 	ARRAYHOST_FAULTS=long $(BIN)/python -m pytest -s --timeout 1200 tests/faults tests/hostile/test_switched_off.py $(ARGS)
+
+# The conformance and consumers suites once more, all of them, on a host that is reached over TCP.
+remote: $(VENV)/.dev
+	ARRAYHOST_REMOTE=all $(BIN)/python -m pytest -k tcp tests/conformance tests/consumers $(ARGS)
 
 fuzz: $(VENV)/.dev
 	$(BIN)/python -m tests.hostile.fuzz $(or $(FRAMES),1000000)

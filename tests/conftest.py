@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from tests.support import Census, Watchdog
+from tests.support.remote import SEED, chosen, is_remote
 from tests.support.watchdog import real_stderr
 
 _WATCHDOG_SECONDS = 60.0
@@ -26,6 +27,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 _watchdog_key = pytest.StashKey[Watchdog]()
 _runtime_dir_key = pytest.StashKey[str]()
 _has_failed_key = pytest.StashKey[bool]()
+_remote_key = pytest.StashKey[tuple[int, int]]()
 
 # A loaded two-core machine makes any deadline a coin toss; the watchdog ends what hangs. The blob repeats a failure
 # elsewhere.
@@ -68,6 +70,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     process once imported, with threads of their own, and make every later fork and census slower.
     """
     items.sort(key=lambda item: item.path.is_relative_to(item.config.rootpath / "tests" / "consumers"))
+    _leave_out_remote(items)
     for item in items:
         marker = item.get_closest_marker("watchdog")
         if marker is not None and item.get_closest_marker("timeout") is None:
@@ -81,6 +84,25 @@ def pytest_collection_finish() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+def _leave_out_remote(items: list[pytest.Item]) -> None:
+    """Of the tests that are repeated over TCP, leave those out that are not to run."""
+    kept = chosen(items)
+    left_out = [item for item in items if is_remote(item) and item not in kept]
+    if left_out:
+        config = items[0].config
+        items[:] = [item for item in items if item not in set(left_out)]
+        config.hook.pytest_deselected(items=left_out)
+        config.stash[_remote_key] = (len(kept), len(left_out))
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> str:
+    """Say how much of what is repeated over TCP runs."""
+    n_kept, n_left_out = config.stash.get(_remote_key, (0, 0))
+    if not n_left_out:
+        return ""
+    return f"over TCP: {n_kept} of {n_kept + n_left_out} tests, by ARRAYHOST_SEED={SEED}; ARRAYHOST_REMOTE=all for all"
 
 
 # The watchdog may interrupt these three, whose exceptions pytest reports, and nothing between them.

@@ -60,23 +60,23 @@ class Creators:
 
     def empty(self, shape: Any, dtype: npt.DTypeLike = float, order: str = "C", *, chunks: Any = None) -> HostedArray:
         """Host a new array; its elements are zero, so that no other process's old data show. As `numpy.empty`."""
-        return self._make("empty", (shape, dtype, order), {}, chunks)
+        return self._make("empty", (shape, _mappable(dtype), order), {}, chunks)
 
     def zeros(self, shape: Any, dtype: npt.DTypeLike = float, order: str = "C", *, chunks: Any = None) -> HostedArray:
         """Host an array of zeros. As `numpy.zeros`. Cost: one round trip; no memory beyond the array's."""
-        return self._make("zeros", (shape, dtype, order), {}, chunks)
+        return self._make("zeros", (shape, _mappable(dtype), order), {}, chunks)
 
     def ones(
         self, shape: Any, dtype: npt.DTypeLike | None = None, order: str = "C", *, chunks: Any = None
     ) -> HostedArray:
         """Host an array of ones. As `numpy.ones`. Cost: one round trip; no memory beyond the array's."""
-        return self._make("ones", (shape, dtype, order), {}, chunks)
+        return self._make("ones", (shape, _mappable(dtype), order), {}, chunks)
 
     def full(
         self, shape: Any, fill_value: Any, dtype: npt.DTypeLike | None = None, order: str = "C", *, chunks: Any = None
     ) -> HostedArray:
         """Host an array of one value. As `numpy.full`. Cost: one round trip; no memory beyond the array's."""
-        return self._make("full", (shape, fill_value, dtype, order), {}, chunks)
+        return self._make("full", (shape, fill_value, _mappable(dtype), order), {}, chunks)
 
     def array(
         self, object: Any, dtype: npt.DTypeLike | None = None, *, order: str = "K", ndmin: int = 0, chunks: Any = None
@@ -130,3 +130,10 @@ class Creators:
     def _make(self, creator: str, args: Sequence[Any], kwargs: dict[str, Any], chunks: Any) -> HostedArray:
         array: HostedArray = self._running().create(f"#{creator}", args, kwargs, chunks)
         return array
+
+
+def _mappable(dtype: npt.DTypeLike | None) -> npt.DTypeLike | None:
+    """Return a dtype as it was given; raise `UnsupportedDTypeError` before it is sent if it cannot be hosted."""
+    if dtype is not None:
+        check_mappable(np.dtype(dtype))
+    return dtype

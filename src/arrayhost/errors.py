@@ -308,7 +308,15 @@ class ProtocolError(TransportError):
 
 
 class ArgumentEncodingError(TransportError, TypeError):
-    """A value cannot be sent to the host; nothing was sent."""
+    """A value cannot be sent to the other side: an argument, or what came of a call in the host.
+
+    Attributes
+    ----------
+    nothing_sent : bool
+        True if it was an argument: the call has not been made.
+    """
+
+    nothing_sent = False
 
 
 class RemoteError(ArrayHostError):

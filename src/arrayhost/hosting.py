@@ -20,6 +20,7 @@ from arrayhost.client.array import HostedArray
 from arrayhost.client.links import Lease, MappedSource, Source
 from arrayhost.client.mapped import proxy_of
 from arrayhost.client.object import HostedObject, bind
+from arrayhost.client.ways import UnixWay
 from arrayhost.errors import NoHostError, StaleProxyError
 from arrayhost.evaluation.operands import map_nested
 from arrayhost.host.disk import Directory
@@ -54,6 +55,8 @@ class HostOptions:
     address : str
         ``unix:/path`` or ``unix:@name``.
     authkey : bytes
+    needs_key : bool
+        Whether this user's processes on this machine have to present it; those that come over TCP always have to.
     huge_pages : bool
     handle_grace : float
         Seconds that a pickled handle outlives the last lease.
@@ -79,6 +82,7 @@ class HostOptions:
 
     address: str
     authkey: bytes
+    needs_key: bool = False
     huge_pages: bool = True
     handle_grace: float = 60.0
     lock_timeout: float = 60.0
@@ -101,6 +105,7 @@ class LocalLink:
         self.is_remote = False
         self.host_id = b""
         self.mode = READ_WRITE
+        self.credentials: tuple[bytes | None, Any] = (None, None)
         self.closed = False
         self._service: Service | None = None
         self._sources: weakref.WeakValueDictionary[int, Source] = weakref.WeakValueDictionary()
@@ -111,6 +116,7 @@ class LocalLink:
         """Become the way to this server for proxies in its process."""
         self._service = server.service
         self.address, self.host_id, self.elsewhere = server.address, server.host_id, server.advertised
+        self.credentials = (server.key_to_give, None)
 
     @property
     def service(self) -> Service:
@@ -128,7 +134,8 @@ class LocalLink:
         self.closed = True
         if service is not None:
             store = service.store
-            sessions.take_over(self.address, self.host_id, store.table, store.files, list(self._leases))
+            way = UnixWay(self.address, self.credentials[0])
+            sessions.take_over(way, self.host_id, store.table, store.files, list(self._leases))
 
     @property
     def lock_timeout(self) -> float:
@@ -290,6 +297,7 @@ def build_server(registry: Mapping[str, Registration], options: HostOptions, par
             service,
             options.address,
             options.authkey,
+            needs_key=options.needs_key,
             parent_pidfd=parent_pidfd,
             limits=options.limits,
             trust_peers=options.trust_peers,

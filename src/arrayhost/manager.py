@@ -15,6 +15,8 @@ from multiprocessing.context import ProcessError
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from arrayhost.client.object import typed
+from arrayhost.client.passing import access
+from arrayhost.client.ways import own_key
 from arrayhost.core.addresses import TCP_PREFIX, parse_tcp, tcp_address
 from arrayhost.core.names import check_name
 from arrayhost.core.records import ArrayRecord, HostRecord, HostStatistics, array_record, host_record
@@ -26,6 +28,7 @@ from arrayhost.host.objects import Registration
 from arrayhost.host.undo import UNDO_BYTES
 from arrayhost.hosting import HostOptions, build_server
 from arrayhost.named import NamedArrays
+from arrayhost.serving import terminated_after
 from arrayhost.standing import default_address, start_detached
 from arrayhost.wire.addresses import LOCAL_PREFIX, socket_name
 from arrayhost.wire.hello import READ_ONLY, READ_WRITE
@@ -66,8 +69,9 @@ class ArrayManager(NamedArrays, Creators):
         ``unix:/path``, ``/path`` or ``unix:@name``. By default a new name that leaves no file behind. To connect to a
         host on another machine: ``tcp://host:port`` or ``(host, port)``.
     authkey : bytes, optional
-        Who presents a key to the host must present this one. On one machine the kernel already tells whether a
-        client belongs to the same user, and no other is let in.
+        The host's key, which every client then has to have. Without, it is this process's key (that of the file which
+        ``ARRAYHOST_KEY_FILE`` names, else ``multiprocessing.current_process().authkey``), which only clients over TCP
+        need: on one machine the kernel tells whether a client belongs to the same user, and no other is let in.
     serializer : str
         Accepted for compatibility; there is one way to encode.
     ctx : multiprocessing context, optional
@@ -139,7 +143,7 @@ class ArrayManager(NamedArrays, Creators):
         del serializer
         self._address: str | None = _normal_address(address)
         self._given_key = None if authkey is None else bytes(authkey)
-        self._authkey = bytes(process.current_process().authkey if authkey is None else authkey)
+        self._authkey = own_key() if authkey is None else bytes(authkey)
         self._ctx: Any = ctx if ctx is not None else multiprocessing.get_context()
         self._shutdown_timeout = shutdown_timeout
         self._options = {
@@ -308,7 +312,9 @@ class ArrayManager(NamedArrays, Creators):
     def __reduce__(self) -> tuple[Any, ...]:
         if self._address is None:
             raise ProcessError("a manager can be passed to other processes once it has been started")
-        return _reconnect, (type(self), self._address, self._mode)
+        engine = self._engine
+        known = access(engine.session) if isinstance(engine, HostEngine) else {"mode": self._mode}
+        return _reconnect, (type(self), self._address, known)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._state.value} at {self._address}>"
@@ -320,7 +326,9 @@ class ArrayManager(NamedArrays, Creators):
                 f"use listen={self._address!r}, or connect() if the host runs already"
             )
         address = self._address or own_address()
-        return HostOptions(address=address, authkey=bytes(self._authkey), **cast("Any", self._options))
+        return HostOptions(
+            address=address, authkey=self._authkey, needs_key=self._given_key is not None, **cast("Any", self._options)
+        )
 
     def _cluster_options(self) -> dict[str, Any]:
         kept = ("handle_grace", "lock_timeout", "directory", "tls")
@@ -465,10 +473,14 @@ class _ServerHandle:
         self.address = server.address
 
     def serve_forever(self) -> None:
-        """Serve until `stop` or Ctrl-C."""
+        """Serve until `stop` or Ctrl-C.
+
+        SIGTERM ends the process as it does by default, but not before the socket is removed. A handler of the program's
+        own stays as it is, and may call `stop`.
+        """
         process.current_process()._manager_server = self  # type: ignore[attr-defined]  # as the standard library
         try:
-            with contextlib.suppress(KeyboardInterrupt):
+            with contextlib.suppress(KeyboardInterrupt), terminated_after(self._server.stop):
                 self._server.serve_forever()
         finally:
             process.current_process()._manager_server = None  # type: ignore[attr-defined]
@@ -495,8 +507,9 @@ def connect(
         the one in ``$XDG_RUNTIME_DIR``, as ``arrayhost serve`` makes it. For a host on another machine
         ``tcp://host:port``.
     authkey : bytes, optional
-        Over TCP both ends prove that they have it. None there means the key of this process, which the processes of one
-        program share (``multiprocessing.current_process().authkey``).
+        The host's key: over TCP both ends prove that they have it, and on a Unix socket a host that was given one asks
+        for it. None means the key of this process: that of the file which ``ARRAYHOST_KEY_FILE`` names, else the one
+        which the processes of one program share (``multiprocessing.current_process().authkey``).
     mode : {"r+", "r"}
         With ``"r"`` arrays are mapped read-only, ``a.flags.writeable`` is False, and the host refuses this process
         whatever would change something: writes, ``a.write()``, new arrays, names, calls on hosted objects, shutdown.
@@ -574,8 +587,8 @@ def _unconnected(
     return manager
 
 
-def _reconnect(cls: type[ArrayManager], address: str, mode: str = READ_WRITE) -> ArrayManager:
-    manager = _unconnected(cls, address, None, mode)
+def _reconnect(cls: type[ArrayManager], address: str, known: dict[str, Any]) -> ArrayManager:
+    manager = _unconnected(cls, address, **known)
     manager.connect()
     return manager
 

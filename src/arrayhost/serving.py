@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import logging
 import os
 import signal
 import socket
+import threading
 from typing import TYPE_CHECKING, Any
 
 from arrayhost.hosting import HostOptions, build_server
 from arrayhost.memory.descriptors import raise_soft_limit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from arrayhost.host.objects import Registration
     from arrayhost.host.server import Server
 
-__all__ = ["LOG_FORMAT", "make_server", "notify", "serve", "serve_detached"]
+__all__ = ["LOG_FORMAT", "make_server", "notify", "serve", "serve_detached", "terminated_after"]
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +69,7 @@ def serve(server: Server, *, drain_seconds: float = DRAIN_SECONDS, ready: Callab
     server.drain_seconds = drain_seconds
     signalled: list[int] = []
 
-    def end(number: int, frame: Any) -> None:
+    def end(number: int) -> None:
         if signalled:
             server.stop()
         else:
@@ -75,17 +77,56 @@ def serve(server: Server, *, drain_seconds: float = DRAIN_SECONDS, ready: Callab
             notify("STOPPING=1")
             server.drain(drain_seconds)
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
+    with _handled(end, signal.SIGTERM, signal.SIGINT):
         notify(f"READY=1\nMAINPID={os.getpid()}")
         if ready is not None:
             ready()
         server.serve_forever()
         if not signalled:
             notify("STOPPING=1")
+
+
+@contextlib.contextmanager
+def terminated_after(stop: Callable[[], None]) -> Iterator[None]:
+    """Where SIGTERM would end the process at once, have it call `stop` first, and end the process after the block."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    came: list[int] = []
+
+    def end(number: int) -> None:
+        came.append(number)
+        stop()
+
+    try:
+        with _handled(end, signal.SIGTERM):
+            yield
+    finally:
+        if came:
+            signal.raise_signal(signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def _handled(act: Callable[[int], None], *numbers: signal.Signals) -> Iterator[None]:
+    """Have signals call `act` in this process; one that it forks has the handlers from before."""
+    pid = os.getpid()
+
+    def handle(number: int, frame: Any) -> None:
+        if os.getpid() == pid:
+            act(number)
+        else:
+            signal.signal(number, before[number])
+            signal.raise_signal(number)
+
+    before: dict[int, Any] = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            # Hosted code may have put a handler of its own in the place of ours.
+            if signal.getsignal(number) is handle:
+                signal.signal(number, handler)
 
 
 def notify(state: str) -> None:

@@ -1,5 +1,6 @@
 """A host that ends and comes back: proxies of named arrays find theirs again, all others say that they are gone."""
 
+import pickle
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 import arrayhost
 from arrayhost import HostGoneError, StaleProxyError
-from tests.support import assert_same
+from tests.support import assert_same, child
 
 Serve = Callable[..., subprocess.Popen[bytes]]
 
@@ -127,3 +128,48 @@ def test_what_may_have_been_carried_out_is_not_done_again(serve: Serve, place: P
     assert host.wait(20) == 1  # its sockets are closed one by one: the session may outlive the call
     serve()  # in which nothing dies
     assert list(manager) == []
+
+
+READER = """
+    import pickle, sys
+    import arrayhost
+
+    held = [pickle.loads(bytes.fromhex(data)) for data in sys.argv[1:]]
+    print("ready", [a.tolist() for a in held])
+    for line in sys.stdin:
+        print("found", [pickle.loads(bytes.fromhex(data)).tolist() for data in line.split()])
+        held[0][0] = 8.0
+        print("held", [a.copy().tolist() for a in held])
+"""
+
+
+def test_pickles_of_named_arrays_find_them_by_name(restart: Callable[[], Any]) -> None:
+    manager = restart()
+    a = manager.create("a", 4, fill_value=1.0)
+    manager.put("part", manager.arange(10.0)[5:8])
+    part = manager["part"]
+    data = [pickle.dumps(proxy).hex() for proxy in (a, a[::2], a.on_host[1:], part, part[1:])]
+    assert all(len(one) < 2 * 1000 for one in data)
+    others = [manager.create(name, 4) for name in ("missing", "other")]
+    gone = [pickle.dumps(proxy) for proxy in (*others, manager.ones(3))]
+    with child(READER, *data, timeout=40) as reader:
+        assert (
+            reader.expect("ready") == "[[1.0, 1.0, 1.0, 1.0], [1.0, 1.0], [1.0, 1.0, 1.0], [5.0, 6.0, 7.0], [6.0, 7.0]]"
+        )
+        new = restart()
+        new["a"] = np.arange(4.0)
+        new["part"] = np.arange(3.0)
+        new["other"] = np.arange(5)
+        found = "[[0.0, 1.0, 2.0, 3.0], [0.0, 2.0], [1.0, 2.0, 3.0], [0.0, 1.0, 2.0], [1.0, 2.0]]"
+        with child(READER, *data, timeout=40) as late:
+            assert late.expect("ready") == found
+        reader.send(" ".join(data))
+        assert reader.expect("found") == found
+        assert (
+            reader.expect("held") == "[[8.0, 1.0, 2.0, 3.0], [8.0, 2.0], [1.0, 2.0, 3.0], [0.0, 1.0, 2.0], [1.0, 2.0]]"
+        )
+    for one, problem in zip(
+        gone, ("no array named 'missing'", r"int64 of shape \(5,\)", "another one now"), strict=True
+    ):
+        with pytest.raises((StaleProxyError, HostGoneError), match=problem):
+            pickle.loads(one)

@@ -1,4 +1,4 @@
-"""One host for each module of this folder."""
+"""One host for each module of this folder, with proxies that map its arrays and once more over TCP."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -7,12 +7,18 @@ import numpy as np
 import pytest
 
 from arrayhost import ArrayManager
+from tests.support.remote import LINKS, managed
+
+
+@pytest.fixture(scope="module", params=LINKS)
+def link(request: pytest.FixtureRequest) -> str:
+    """How this process is connected with the host."""
+    return str(request.param)
 
 
 @pytest.fixture(scope="module")
-def manager() -> Iterator[ArrayManager]:
-    with ArrayManager() as running:
-        running.zeros(1)[0] = 1  # makes every connection that the module needs
+def manager(link: str) -> Iterator[ArrayManager]:
+    with managed(link) as running:
         yield running
 
 

@@ -10,7 +10,7 @@ import pytest
 from arrayhost import ArrayManager, HostedArray
 from tests.conformance.cases import Case
 from tests.conformance.outcomes import check
-from tests.conformance.ways import WAYS, Way
+from tests.conformance.ways import WAYS, Way, ways_over
 from tests.support import assert_same
 
 _POINT = np.dtype([("x", "f4"), ("y", "f4")])
@@ -106,7 +106,7 @@ _SOME_WAYS = [way for way in WAYS if way.name in ("mapped", "strided view", "on_
 
 
 @pytest.mark.parametrize("name", DTYPES)
-def test_dtype(manager: ArrayManager, host: Callable[[np.ndarray], Any], name: str) -> None:
+def test_dtype(manager: ArrayManager, link: str, host: Callable[[np.ndarray], Any], name: str) -> None:
     array = DTYPES[name]
     hosted = manager.array(array)
     assert hosted.dtype == array.dtype
@@ -116,7 +116,7 @@ def test_dtype(manager: ArrayManager, host: Callable[[np.ndarray], Any], name: s
     for field in array.dtype.names or ():
         assert isinstance(hosted[field], HostedArray)
         assert_same(hosted[field].copy(), np.asarray(array[field], order="C"))
-    check([Case(work, (array,)) for work in WORK], _SOME_WAYS, host)
+    check([Case(work, (array,)) for work in WORK], ways_over(link, _SOME_WAYS), host)
 
 
 def test_count() -> None:
@@ -176,9 +176,9 @@ ON_LAYOUTS: list[Callable[[Any], Any]] = [
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_layout(host: Callable[[np.ndarray], Any], name: str) -> None:
+def test_layout(link: str, host: Callable[[np.ndarray], Any], name: str) -> None:
     way = LAYOUTS[name]
-    ways = [way, Way("on_host", way.base, way.take, lambda proxy: proxy.on_host, by_message=True)]
+    ways = ways_over(link, [way, Way("on_host", way.base, way.take, on_host=True)])
     check([Case(work, (_FLAT,)) for work in ON_LAYOUTS], ways, host)
 
 

@@ -9,7 +9,7 @@ from numpy.testing.overrides import get_overridable_numpy_array_functions
 
 from tests.conformance import cases_modules, cases_numpy
 from tests.conformance.outcomes import check
-from tests.conformance.ways import WAYS
+from tests.conformance.ways import ways_over
 
 TABLE = {**cases_numpy.TABLE, **cases_modules.TABLE}
 
@@ -31,5 +31,5 @@ def test_every_function_has_a_case() -> None:
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=name_of)
-def test_function(function: Callable[..., Any], host: Callable[[np.ndarray], Any]) -> None:
-    check([make(function) for make in TABLE[function]], WAYS, host)
+def test_function(function: Callable[..., Any], link: str, host: Callable[[np.ndarray], Any]) -> None:
+    check([make(function) for make in TABLE[function]], ways_over(link), host)

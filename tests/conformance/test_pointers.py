@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from arrayhost import ArrayManager, UnsupportedDTypeError
+from arrayhost import ArgumentEncodingError, ArrayManager, UnsupportedDTypeError
+from arrayhost.errors import UnsupportedError
 from tests.support import assert_same
+from tests.support.remote import TCP, managed
 
 OBJECTS = np.array([1, "x", None], object)
 RECORDS = np.zeros(2, [("a", "O"), ("b", "f8")])
@@ -44,9 +46,8 @@ Arrays.register("Maker", Maker, method_to_typeid={"array": "same"})
 
 
 @pytest.fixture(scope="module")
-def manager() -> Iterator[Arrays]:
-    with Arrays() as running:
-        running.zeros(1)[0] = 1
+def manager(link: str) -> Iterator[ArrayManager]:
+    with managed(link, Arrays) as running:
         yield running
 
 
@@ -68,11 +69,23 @@ ENTRIES: dict[str, Callable[[Any, str, np.ndarray], Any]] = {
 }
 
 
+# Over TCP these are refused before, since neither functions nor what has to be pickled travels.
+TRAVELS_NOT = {
+    "registered function, argument": (ArgumentEncodingError, "cannot travel over the network"),
+    "registered constant": (ArgumentEncodingError, "cannot travel over the network"),
+    "run": (UnsupportedError, "functions do not travel"),
+    "run, argument": (UnsupportedError, "functions do not travel"),
+}
+
+
 @pytest.mark.parametrize("kind", POINTERS)
 @pytest.mark.parametrize("entry", ENTRIES)
-def test_refused(manager: Arrays, entry: str, kind: str) -> None:
+def test_refused(manager: Arrays, link: str, entry: str, kind: str) -> None:
     before = manager.statistics().n_arrays
-    with pytest.raises(UnsupportedDTypeError, match=r"fixed-size dtype \(for text: dtype='U20'"):
+    error, text = UnsupportedDTypeError, r"fixed-size dtype \(for text: dtype='U20'"
+    if link == TCP:
+        error, text = TRAVELS_NOT.get(entry, (error, text))
+    with pytest.raises(error, match=text):
         ENTRIES[entry](manager, kind, POINTERS[kind])
     assert manager.statistics().n_arrays == before
     assert "pointers" not in list(manager)

@@ -1,6 +1,6 @@
 """Random sequences of what one does to arrays, on a hosted array and an ndarray side by side, by two clients in turn.
 
-One client is this process, with mapped proxies; the other a process of its own that is sent every second step. After
+One client is this process; the other a process of its own that is sent every second step. After
 each both must see what NumPy has. ``ARRAYHOST_STATEFUL_STEPS`` asks for more steps than the default.
 """
 
@@ -24,6 +24,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from arrayhost import ArrayManager, HostedArray
 from tests.conformance.outcomes import public
 from tests.support import assert_same
+from tests.support.remote import ALL_REMOTE, MAPPED
 
 N_STEPS = int(os.environ.get("ARRAYHOST_STATEFUL_STEPS", "10000"))
 _STEPS_EACH = 50  # a run on one array
@@ -199,12 +200,13 @@ class TwoClients(RuleBasedStateMachine):
 
 @pytest.mark.slow
 @pytest.mark.watchdog(max(120, N_STEPS / 50))
-def test_two_clients(manager: ArrayManager, other_client: Connection, seed: int) -> None:
+def test_two_clients(manager: ArrayManager, link: str, other_client: Connection, seed: int) -> None:
+    n_steps = N_STEPS if link == MAPPED or ALL_REMOTE else N_STEPS // 10
     TwoClients.manager, TwoClients.other_client, TwoClients.n_steps = manager, other_client, 0
     how = settings(max_examples=100, stateful_step_count=_STEPS_EACH, suppress_health_check=list(HealthCheck),
                    phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink))  # fmt: skip
     n_rounds = 0
-    while TwoClients.n_steps < N_STEPS:
+    while TwoClients.n_steps < n_steps:
         run_state_machine_as_test(reproducible(TwoClients, seed + n_rounds), settings=how)
         n_rounds += 1
     print(f"{TwoClients.n_steps} steps in {n_rounds} rounds")

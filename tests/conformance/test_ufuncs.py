@@ -11,7 +11,7 @@ from numpy.testing.overrides import get_overridable_numpy_ufuncs
 from tests.conformance.cases import Case
 from tests.conformance.cases_ufuncs import BEHIND_FUNCTIONS, WITHOUT_LOOPS, cases_of
 from tests.conformance.outcomes import check
-from tests.conformance.ways import WAYS
+from tests.conformance.ways import ways_over
 
 OVERRIDABLE = get_overridable_numpy_ufuncs()
 WITHOUT_CASES = BEHIND_FUNCTIONS | WITHOUT_LOOPS
@@ -32,5 +32,5 @@ def test_count() -> None:
 
 
 @pytest.mark.parametrize("ufunc", UFUNCS, ids=lambda ufunc: ufunc.__name__)
-def test_ufunc(ufunc: np.ufunc, host: Callable[[np.ndarray], Any]) -> None:
-    check(made(ufunc), WAYS, host)
+def test_ufunc(ufunc: np.ufunc, link: str, host: Callable[[np.ndarray], Any]) -> None:
+    check(made(ufunc), ways_over(link), host)

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from tests.support.remote import MAPPED
+
 
 @dataclass(frozen=True)
 class Way:
@@ -22,10 +24,8 @@ class Way:
         Given the array, an ndarray of the memory to host.
     take : callable
         Given `base` or its proxy, the view that has the array's values.
-    turn : callable
-        Given the proxy of the view, the proxy to use.
-    by_message : bool
-        Whether values come from another process: then they are the caller's, without gaps and writeable.
+    on_host : bool
+        Use the ``on_host`` of the view's proxy.
     every : int
         Host each `every`-th operand only.
     """
@@ -33,9 +33,12 @@ class Way:
     name: str
     base: Callable[[np.ndarray], np.ndarray] = lambda array: array.copy("K")
     take: Callable[[Any], Any] = lambda base: base
-    turn: Callable[[Any], Any] = lambda proxy: proxy
-    by_message: bool = False
+    on_host: bool = False
     every: int = 1
+
+    def turn(self, proxy: Any) -> Any:
+        """Given the proxy of the view, the proxy to use."""
+        return proxy.on_host if self.on_host else proxy
 
 
 def _strided(array: np.ndarray) -> np.ndarray:
@@ -63,7 +66,12 @@ WAYS = [
     Way("mapped"),
     Way("strided view", _strided, _every_second),
     Way("transposed view", _transposed, _transpose),
-    Way("on_host", turn=lambda proxy: proxy.on_host, by_message=True),
-    Way("strided view on_host", _strided, _every_second, lambda proxy: proxy.on_host, by_message=True),
+    Way("on_host", on_host=True),
+    Way("strided view on_host", _strided, _every_second, on_host=True),
     Way("mixed with ndarrays", every=2),
 ]
+
+
+def ways_over(link: str, ways: list[Way] = WAYS) -> list[Way]:
+    """The ways that differ: over TCP a proxy is its own ``on_host``."""
+    return [way for way in ways if link == MAPPED or not way.on_host]

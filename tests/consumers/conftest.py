@@ -1,14 +1,13 @@
-"""Hosted arrays for the libraries, all from one fixture: the same tests can be run with another kind of proxy."""
+"""Hosted arrays for the libraries: mapped, and of a host that is reached over TCP."""
 
-import contextlib
-import os
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
-from arrayhost import ArrayManager, HostedArray, connect
+from arrayhost import HostedArray
+from tests.support.remote import LINKS, managed
 
 Maker = Callable[[np.ndarray], HostedArray]
 
@@ -23,30 +22,6 @@ class Pair(NamedTuple):
 Pairs = dict[str, Pair]
 
 
-@contextlib.contextmanager
-def mapped() -> Iterator[Maker]:
-    """Proxies that map the array's memory, as every process on the host's machine gets them."""
-    with ArrayManager() as manager:
-        manager.ones(1).sum()  # the connection is made now
-        yield manager.array
-
-
-@contextlib.contextmanager
-def over_tcp() -> Iterator[Maker]:
-    """Proxies of a host that is reached over TCP: no memory of the array's is here."""
-    with ArrayManager(authkey=b"consumers", listen="tcp://127.0.0.1:0") as manager:
-        remote = connect(manager.network_addresses[0], b"consumers")
-        with remote.ones(1).write():  # both of its connections are made now
-            remote.ones(1).sum()
-        yield remote.array
-
-
-# A way to make proxies is a row: a context manager that gives a function from ndarray to proxy.
-MAKERS: dict[str, Callable[[], contextlib.AbstractContextManager[Maker]]] = {"mapped": mapped}
-if os.environ.get("ARRAYHOST_REMOTE") == "all":
-    # Not by default: worker processes that libraries start have no key, and some tests expect mapped memory.
-    MAKERS["tcp"] = over_tcp
-
 VIEWS: dict[str, Callable[[Any], Any]] = {
     "whole": lambda a: a,
     "part": lambda a: a[5:-3],
@@ -55,11 +30,17 @@ VIEWS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-@pytest.fixture(scope="module", params=list(MAKERS))
-def hosted(request: pytest.FixtureRequest) -> Iterator[Maker]:
+@pytest.fixture(scope="module", params=LINKS)
+def link(request: pytest.FixtureRequest) -> str:
+    """How this process is connected with the host."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def hosted(link: str) -> Iterator[Maker]:
     """Host an ndarray and return its proxy."""
-    with MAKERS[request.param]() as maker:
-        yield maker
+    with managed(link) as manager:
+        yield manager.array
 
 
 def _views(maker: Maker, values: np.ndarray, views: dict[str, Callable[[Any], Any]]) -> Pairs:

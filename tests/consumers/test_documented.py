@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from tests.consumers import copies
-from tests.consumers.conftest import Maker, mapped
+from tests.consumers.conftest import Maker
 from tests.consumers.copies import CASES, COLUMNS, KINDS, ROWS, ZERO_COPY, Case
 from tests.consumers.libraries import NO_TORCH, assert_equal
+from tests.support.remote import MAPPED, managed
 
 PAGE = Path(__file__).parents[2] / "docs" / "consumers.md"
 HAS_TORCH = importlib.util.find_spec("torch") is not None
@@ -42,8 +43,8 @@ TYPE_ASKED = {
 @pytest.fixture(scope="module")
 def hosted() -> Iterator[Maker]:
     """Mapped arrays only: over TCP everybody copies."""
-    with mapped() as maker:
-        yield maker
+    with managed(MAPPED) as manager:
+        yield manager.array
 
 
 @pytest.fixture(scope="module")

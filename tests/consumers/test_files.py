@@ -57,6 +57,7 @@ def test_reading_from_h5py_into_the_array(h5py: Any, hosted: Maker, tmp_path: Pa
 
 
 @ZARR_THREADS
+@pytest.mark.census_ignore("socket:", reason="over TCP, threads that zarr keeps have connections of their own")
 @pytest.mark.parametrize("chunks", [(60, 60), (8, 16)])
 def test_zarr(zarr: Any, matrices: Pairs, tmp_path: Path, chunks: tuple[int, int]) -> None:
     for name, (a, x) in matrices.items():

@@ -97,7 +97,7 @@ def test_no_pickle_of_an_untrusted_peer_is_read_in_any_field(nest: Path) -> None
 
 def test_nothing_is_unpickled_before_the_hello_is_accepted(nest: Path) -> None:
     data = pickle.dumps(Canary(nest))
-    fields: list[Any] = [SESSION, bytes(16), 0, b"", "r+", b""]
+    fields: list[Any] = [SESSION, bytes(16), 0, b"", "r+", b"", True]
     with ArrayManager() as manager:
         for place in range(len(fields)):
             for put in (data, msgpack.ExtType(PICKLE, data)):

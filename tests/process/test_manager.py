@@ -5,11 +5,13 @@ import multiprocessing
 import os
 import pickle
 import queue
+import signal
+import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from multiprocessing import AuthenticationError, ProcessError
+from multiprocessing import ProcessError
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,9 @@ import pytest
 from sklearn.datasets import load_digits, load_sample_images
 
 import arrayhost
-from arrayhost import ArrayManager, HostedArray, HostedObject, HostGoneError, NoHostError, NotAuthorizedError
+from arrayhost import ArrayManager, HostedArray, HostedObject, HostGoneError, NoHostError
 from arrayhost.managers import BaseManager
-from tests.support import assert_same, child, run_python
+from tests.support import assert_same, child, is_running, run_python, wait_until
 
 METHODS = ["fork", "spawn", "forkserver"]
 _started_with: list[Any] = []
@@ -172,14 +174,6 @@ def test_connect_without_a_host(socket_path: Path) -> None:
         Things().connect()
 
 
-def test_wrong_authkey() -> None:
-    with Things(authkey=b"right") as manager:
-        with pytest.raises(NotAuthorizedError) as caught:
-            arrayhost.connect(manager.address, authkey=b"wrong")
-        assert isinstance(caught.value, AuthenticationError)
-        assert len(arrayhost.connect(manager.address, authkey=b"right")) == 0
-
-
 def test_get_server_in_another_process(socket_path: Path) -> None:
     source = """
         import sys
@@ -214,6 +208,79 @@ def test_get_server_in_another_process(socket_path: Path) -> None:
         helper.expect("serving")
         assert run_python(client, socket_path).stdout == f"{helper.pid} [9, 1, 2, 3, 4]\n"
         helper.kill()
+
+
+SERVER = """
+    import os, signal, sys, threading
+    from arrayhost.managers import BaseManager
+
+    server = BaseManager(address=sys.argv[1]).get_server()
+    if sys.argv[2] == "own handler":
+        signal.signal(signal.SIGTERM, lambda number, frame: (print("handled", flush=True), server.stop()))
+    if sys.argv[2] == "thread":
+        main = threading.Thread(target=server.serve_forever)
+        main.start()
+    print("serving", flush=True)
+    if sys.argv[2] == "thread":
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        server.stop()
+        main.join()
+    else:
+        server.serve_forever()
+    print("after", signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, flush=True)
+    """
+
+
+@pytest.mark.parametrize(("how", "status"), [("plain", -signal.SIGTERM), ("own handler", 0), ("thread", 0)])
+def test_sigterm_leaves_no_socket_and_ends_the_process_as_ever(socket_path: Path, how: str, status: int) -> None:
+    with child(SERVER, socket_path, how) as server:
+        server.expect("serving")
+        if how != "thread":
+            run_python("import arrayhost, sys; len(arrayhost.connect(sys.argv[1]))", socket_path)  # it serves
+            server.send_signal(signal.SIGTERM)
+        if how == "own handler":
+            server.expect("handled")
+        if how != "plain":
+            server.expect(f"after {how == 'thread'}")
+        assert server.wait() == status
+    assert not socket_path.exists()
+
+
+class Sleeper:
+    def start(self) -> int:
+        pid = os.fork()
+        if not pid:
+            time.sleep(60)
+            os._exit(0)
+        return pid
+
+
+def test_sigterm_ends_what_hosted_code_has_forked(socket_path: Path) -> None:
+    source = """
+        import sys
+        from tests.process.test_manager import Sleeper
+        from arrayhost.managers import BaseManager
+
+        BaseManager.register("Sleeper", Sleeper)
+        server = BaseManager(address=sys.argv[1]).get_server()
+        print("serving", flush=True)
+        server.serve_forever()
+        """
+
+    class Sleepers(BaseManager):
+        pass
+
+    Sleepers.register("Sleeper")
+    with child(source, socket_path, env={"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}) as server:
+        server.expect("serving")
+        manager = Sleepers(address=str(socket_path))
+        manager.connect()
+        pid = manager.Sleeper().start()
+        os.kill(pid, signal.SIGTERM)
+        wait_until(lambda: not is_running(pid), what="the end of the process that was forked")
+        assert len(manager) == 0
+        server.kill(signal.SIGTERM)
+        manager._session.close()
 
 
 def test_names(manager: Things) -> None:

@@ -12,7 +12,7 @@ import pytest
 from arrayhost import ArrayManager, HostedArray, WouldDeadlock, locked
 from arrayhost.client.links import Source
 from arrayhost.client.session import round_trips
-from arrayhost.client.unmapped import UnmappedArray
+from arrayhost.client.unmapped import UnmappedArray, _stand_ins
 from arrayhost.errors import UnsupportedError
 from tests.process.test_array_surface import INDICES, METHODS, OPERATORS, SAMPLES, check, plain
 from tests.support import assert_same, run_python
@@ -286,3 +286,17 @@ def test_the_proxy_of_an_array_that_is_not_mapped(manager: ArrayManager) -> None
     for section in (there.write, there.read, lambda: there.lock):
         with pytest.raises(UnsupportedError, match="has not mapped"):
             section()
+
+
+def test_what_asarray_gives_is_taken_for_the_memory(manager: ArrayManager) -> None:
+    # Libraries that are to leave their argument as it is ask this before they write.
+    a, b = manager.array(np.arange(12.0).reshape(3, 4)).on_host, manager.ones((3, 4)).on_host
+    for ask in (np.may_share_memory, np.shares_memory):
+        assert ask(np.asarray(a), a)
+        assert ask(a[1:], np.asarray(a)[:2])
+        assert not ask(np.asarray(a), b)
+        assert not ask(a.copy(), a)
+        assert not ask(np.array(a), a)
+    kept = np.asarray(a)
+    del kept
+    assert not _stand_ins

@@ -58,7 +58,7 @@ def prove(address: str, key: bytes = KEY) -> socket.socket:
 
 
 def hello(sock: socket.socket, role: str, ident: bytes, number: int = 0) -> None:
-    sock.sendall(pack_frame(Kind.HELLO, 0, msgpack.packb([role, ident, number, b"", "r+", b""])))
+    sock.sendall(pack_frame(Kind.HELLO, 0, msgpack.packb([role, ident, number, b"", "r+", b"", False])))
     assert sock.recv(65536)
 
 

@@ -139,6 +139,14 @@ def test_a_basic_index_selects_the_place_that_numpy_selects(drawn: tuple[np.ndar
     assert part.phantom().flags.c_contiguous == expected.flags.c_contiguous
 
 
+def test_a_part_of_an_array_without_elements_is_inside_its_segment() -> None:
+    layout = Layout(0, (5, 0), (16, 8), np.dtype("f8"))
+    for index in (4, slice(3, None), (slice(None, None, -1), ...)):
+        part = layout.indexed(index)
+        assert part is not None
+        part.check(8)
+
+
 @pytest.mark.parametrize("index", [True, [0], "a", 1.5, 9, (0, 0, 0), (..., ...), slice(1.5), slice(None, None, 0)])
 def test_other_indices_are_left_to_numpy(index: object) -> None:
     assert Layout.contiguous((2, 3), "f8").indexed(index) is None

@@ -19,7 +19,7 @@ from arrayhost.client.returning import asked, follow, move_over
 from arrayhost.client.steady import steady_arguments
 from arrayhost.core.handles import Written
 from arrayhost.core.records import ArrayStatistics
-from arrayhost.errors import HostGoneError, format_bytes
+from arrayhost.errors import ArgumentEncodingError, HostGoneError, format_bytes
 from arrayhost.evaluation.hosted import recover
 from arrayhost.evaluation.operands import foreign_as_ndarrays
 from arrayhost.evaluation.operations import (
@@ -152,6 +152,10 @@ class HostedArray(ArrayProxy, Declared[ShapeT, DTypeT]):
             if not error.nothing_sent or not move_over(self):
                 raise
             self._source.link.set_item(self, foreign_as_ndarrays(index), foreign_as_ndarrays(value))
+        except ArgumentEncodingError:
+            if not self._source.link.is_remote:
+                raise
+            evaluate(_SET_ITEM, (self, index, value), {})
 
     def __len__(self) -> int:
         shape = self.layout.shape

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -10,9 +12,10 @@ from arrayhost.client.returning import asked, follow
 from arrayhost.core.handles import Written
 from arrayhost.errors import ArgumentEncodingError, WouldDeadlock
 from arrayhost.evaluation.hosted import evaluate_hosted
-from arrayhost.evaluation.operands import foreign_as_ndarrays, grouped, leaves, map_nested
+from arrayhost.evaluation.operands import foreign_as_ndarrays, grouped, leaves, map_nested, map_results
 from arrayhost.evaluation.operations import HOSTED, OPERATOR, apply
 from arrayhost.evaluation.reading import evaluate_read, snapshots
+from arrayhost.evaluation.shadows import place_of
 from arrayhost.evaluation.tables import is_callers, repeatable, written_arguments
 from arrayhost.sync.filelocks import EXCLUSIVE
 
@@ -60,6 +63,17 @@ class ArrayProxy:
     def _steady(self) -> npt.NDArray[Any] | None:
         """Return a consistent private copy that took next to nothing to make, or None: see `client.steady`."""
         return None
+
+    def _with_layout(self, layout: Layout) -> ArrayProxy:
+        """Make the proxy of another view of the same array."""
+        raise NotImplementedError  # each kind's own
+
+    def _shown(self, like: npt.NDArray[Any], offset: int, strides: tuple[int, ...]) -> ArrayProxy:
+        """Make the proxy of a view with an ndarray's shape and dtype, so many bytes behind this one's first element."""
+        own = self.layout
+        return self._with_layout(
+            replace(own, shape=like.shape, dtype=like.dtype, offset=own.offset + offset, strides=strides)
+        )
 
     def _move(self, source: Source, layout: Layout) -> None:
         """Stand for the same view of another array from now on."""
@@ -156,9 +170,41 @@ def evaluate_in_host(operation: Operation, args: Sequence[Any], kwargs: Mapping[
 
 def _evaluate_copies(operation: Operation, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """Evaluate here on copies of what is not mapped here. Cost: one round trip for each array."""
-    substitute = _substitution(leaves(args, kwargs, ArrayProxy))
-    copies = {key: map_nested(arg, substitute) for key, arg in kwargs.items()}
-    return apply(operation, [map_nested(arg, substitute) for arg in args], copies)
+    operands = leaves(args, kwargs, ArrayProxy)
+    substitute = _substitution(operands)
+    copies = [substitute(operand) for operand in operands]
+    for copy in copies:
+        copy.flags.writeable = False  # what is written there would be lost in silence
+    real_kwargs = {key: map_nested(arg, substitute) for key, arg in kwargs.items()}
+    result = apply(operation, [map_nested(arg, substitute) for arg in args], real_kwargs)
+
+    def wrap(array: npt.NDArray[Any]) -> Any:
+        if array.flags.writeable:
+            return array
+        for operand, copy in zip(operands, copies, strict=True):
+            place = place_of(array, copy, operand.layout.strides)
+            if place is not None:
+                return operand._shown(array, *place)
+        return array.copy("K") if any(np.may_share_memory(array, copy) for copy in copies) else array
+
+    return map_results(result, wrap)
+
+
+def _write_copies(
+    operation: Operation, args: Sequence[Any], kwargs: Mapping[str, Any], targets: list[ArrayProxy]
+) -> Any:
+    """Write to copies of remote arrays that are fetched, locked, and written back whole, unless that fails.
+
+    Cost: three round trips for each array.
+    """
+    sources = {(target._source.link.host_id, target._source.slot): target._source for target in targets}
+    with contextlib.ExitStack() as stack:
+        for _, source in sorted(sources.items(), key=lambda item: item[0]):
+            guard: Any = source.reach().guard
+            hold = guard.acquire(EXCLUSIVE, source.link.lock_timeout, "exclusive lock")
+            stack.callback(hold.release)
+            stack.push(lambda kind, *_, hold=hold: hold.discard() if kind is not None else None)
+        return _write_direct(operation, args, kwargs, targets, [target._source.hold() for target in targets])
 
 
 def _substitution(operands: Sequence[ArrayProxy]) -> Callable[[Any], Any]:
@@ -190,11 +236,13 @@ def _ask(
     operands = leaves(args, kwargs, ArrayProxy)
     try:
         result = asked(operands, lambda: proxy._source.link.evaluate(operation, args, kwargs))
-    except ArgumentEncodingError:
-        if targets or not proxy._source.link.is_remote:
-            raise
+    except ArgumentEncodingError as error:
         # A function, an object of another library's, or a result that is one: none of them travels, but values do.
-        return _evaluate_copies(operation, args, kwargs)
+        if not targets and proxy._source.link.is_remote:
+            return _evaluate_copies(operation, args, kwargs)
+        if not error.nothing_sent or not all(target._source.link.is_remote for target in targets):
+            raise
+        return _write_copies(operation, args, kwargs, list(targets))
 
     def received(leaf: Any) -> Any:
         if isinstance(leaf, Written):

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from arrayhost.core.handles import ArrayHandle
 from arrayhost.errors import UnsupportedError
 from arrayhost.sync.guards import current_owner
-from arrayhost.wire.hello import READ_WRITE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from arrayhost.memory.segments import Mapping as SegmentMapping
     from arrayhost.sync.guards import Guard, Hold
 
-__all__ = ["Lease", "Link", "MappedSource", "Source", "ways_of"]
+__all__ = ["Lease", "Link", "MappedSource", "Source"]
 
 
 class Link(Protocol):
@@ -41,6 +40,10 @@ class Link(Protocol):
     @property
     def elsewhere(self) -> tuple[str, ...]:
         """TCP addresses by which processes on other machines may reach the host; empty if this is such a way itself."""
+
+    @property
+    def credentials(self) -> tuple[bytes | None, Any]:
+        """The key, and the certificates' files, with which the host was reached; None where there was no need."""
 
     @property
     def is_remote(self) -> bool:
@@ -78,13 +81,6 @@ class Link(Protocol):
 
     def watch(self, lease: Lease) -> None:
         """Give back what `lease` counts when it dies."""
-
-
-def ways_of(link: Link) -> tuple[Any, ...]:
-    """What a pickled handle says of a link beside address and host: mode and other addresses, if they are unusual."""
-    if link.elsewhere:
-        return link.mode, link.elsewhere
-    return () if link.mode == READ_WRITE else (link.mode,)
 
 
 class Lease:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from arrayhost.client import session as sessions
 from arrayhost.client.array import HostedArray
 from arrayhost.client.evaluating import evaluate
-from arrayhost.client.links import MappedSource, ways_of
+from arrayhost.client.links import MappedSource
+from arrayhost.client.passing import reduced, restored
 from arrayhost.client.returning import follow
 from arrayhost.client.unmapped import UnmappedArray
 from arrayhost.core.layout import Layout
@@ -21,8 +22,6 @@ from arrayhost.evaluation.reading import snapshot
 from arrayhost.memory.control import VERSION
 from arrayhost.memory.filling import layout_of, view_of
 from arrayhost.sync.guards import OWNED
-from arrayhost.wire.codec import pack_handle, unpack_handle
-from arrayhost.wire.hello import READ_WRITE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -209,11 +208,7 @@ class MappedArray(HostedArray):
         return state(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        source = self._source
-        source.export()
-        packed = pack_handle(source.handle_for(self.layout))
-        link = source.link
-        return _from_handle, (link.address, link.host_id, packed, *ways_of(link))
+        return reduced(self, _from_handle)
 
 
 # What errors of Python's and NumPy's call it. Its qualified name is as it was: by that the class itself pickles.
@@ -243,12 +238,11 @@ def proxy_of(source: Source, layout: Layout) -> HostedArray:
     return UnmappedArray.of(source, layout)
 
 
-def _from_handle(
-    address: str, host_id: bytes, packed: bytes, mode: str = READ_WRITE, elsewhere: tuple[str, ...] = ()
-) -> HostedArray:
+def _from_handle(*handle: Any) -> HostedArray:
     """Unpickle: find or make the way to the host, and map the array where that can be done."""
-    link: Any = sessions.find_link(address, host_id, packed, mode, elsewhere)
-    return proxy_of(link.attach(packed), unpack_handle(packed).layout)
+    proxy: Any = proxy_of(*restored(*handle))
+    follow(proxy)
+    return cast("HostedArray", proxy)
 
 
 sessions.register_proxies(Layout, proxy_of, HostedArray, HostedArray.reference)

@@ -7,14 +7,14 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from arrayhost.client import session as sessions
-from arrayhost.client.links import ways_of
+from arrayhost.client.passing import origin, way_back
 from arrayhost.core.handles import ObjectHandle
-from arrayhost.wire.hello import READ_WRITE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from arrayhost.client.links import Lease, Link
+    from arrayhost.client.passing import Origin
 
     ProxyTypes = Mapping[str, tuple[Any, type | None]]
 
@@ -93,7 +93,7 @@ class HostedObject:
         handle = self._arrayhost_handle
         proxytype = type(self).__dict__.get("_arrayhost_proxytype")
         parts = (handle.ident, handle.typeid, handle.methods, handle.attributes)
-        return _from_handle, (lease.link.address, lease.link.host_id, parts, proxytype, *ways_of(lease.link))
+        return _from_handle, (origin(lease.link), parts, proxytype)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         return self._getvalue()
@@ -207,16 +207,9 @@ def typed(result: Any, types: ProxyTypes) -> Any:
     return result
 
 
-def _from_handle(
-    address: str,
-    host_id: bytes,
-    parts: Any,
-    proxytype: Any,
-    mode: str = READ_WRITE,
-    elsewhere: tuple[str, ...] = (),
-) -> HostedObject:
+def _from_handle(where: Origin, parts: Any, proxytype: Any) -> HostedObject:
     """Unpickle: find or make the way to the host, and lease the object."""
-    link: Any = sessions.find_link(address, host_id, mode=mode, elsewhere=elsewhere)
+    link = way_back(where)
     handle = ObjectHandle(*parts)
     return bind(link.attach_object(handle), handle, proxytype)
 

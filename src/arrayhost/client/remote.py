@@ -89,6 +89,10 @@ class RemoteHold(Hold):
         """In a forked child: the connection is the parent's."""
         self.connection = self.replica = None
 
+    def discard(self) -> None:
+        """Forget what was changed, so that it is not written back."""
+        self.wrote = False
+
     def free(self) -> None:
         """Write back what was changed, and have the host free the lock. Does nothing the second time.
 

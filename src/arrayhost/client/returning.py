@@ -18,8 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from arrayhost.client.evaluating import ArrayProxy
+    from arrayhost.client.links import Source
+    from arrayhost.client.session import Session
+    from arrayhost.core.layout import Layout
 
-__all__ = ["asked", "follow", "move_over", "remember"]
+__all__ = ["asked", "follow", "found_by_name", "move_over", "remember"]
 
 T = TypeVar("T")
 
@@ -83,19 +86,41 @@ def move_over(proxy: ArrayProxy) -> bool:
     session = sessions.session_for(address, mode=source.link.mode)
     if session.host_id == source.link.host_id:
         return False
+    proxy._move(*found_by_name(session, name, layout, proxy.layout))
+    return True
+
+
+def found_by_name(session: Session, name: str, named: Layout, view: Layout) -> tuple[Source, Layout]:
+    """Find an array in the host that has come in the place of the array's own.
+
+    Parameters
+    ----------
+    named, view : Layout
+        In the old array: what the name stood for, and the view that is wanted.
+
+    Returns
+    -------
+    source : Source
+    layout : Layout
+        The same view of the new array.
+
+    Raises
+    ------
+    StaleProxyError
+        There is none of that name, shape and dtype.
+    """
     try:
         found = session.request(Kind.GET_NAME, name)
     except ReferentNotFoundError as error:
         raise StaleProxyError(
-            f"the host at {address} was started anew and has no array named {name!r}: what this proxy stood for is gone"
+            f"the host at {session.address} was started anew and has no array named {name!r}: what this proxy stood "
+            "for is gone"
         ) from error
     new: Any = found.layout
-    if (new.shape, new.strides, new.dtype) != (layout.shape, layout.strides, layout.dtype):
+    if (new.shape, new.strides, new.dtype) != (named.shape, named.strides, named.dtype):
         raise StaleProxyError(
-            f"the host at {address} was started anew, and its array named {name!r} is {new.dtype} of shape {new.shape} "
-            f"where this proxy's was {layout.dtype} of shape {layout.shape}; look it up anew"
+            f"the host at {session.address} was started anew, and its array named {name!r} is {new.dtype} of shape "
+            f"{new.shape} where this proxy's was {named.dtype} of shape {named.shape}; look it up anew"
         )
     remember(name, found)
-    own = proxy.layout
-    proxy._move(found._source, replace(own, offset=own.offset - layout.offset + new.offset))
-    return True
+    return found._source, replace(view, offset=view.offset - named.offset + new.offset)

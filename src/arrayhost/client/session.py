@@ -32,9 +32,10 @@ from arrayhost.client.conditions import TRAVELLING, report
 from arrayhost.client.functions import sendable
 from arrayhost.client.links import Lease, MappedSource, Source
 from arrayhost.client.remote import RemoteGuard, RemoteSource
-from arrayhost.client.ways import NetworkWay, UnixWay, way_to
+from arrayhost.client.ways import NetworkWay, UnixWay, remember_way, way_to
 from arrayhost.core.handles import ObjectHandle
 from arrayhost.errors import (
+    ArgumentEncodingError,
     HostGoneError,
     NotAuthorizedError,
     ProtocolError,
@@ -244,8 +245,9 @@ class Session:
             if inherited or self.is_remote:
                 wanted = b""  # among what is claimed, or asked for afterwards
             ident = os.urandom(16)
-            proof = self.way.proof(ident)
-            stream, message = self._hello(Hello(SESSION, ident, 0, proof, self.mode, wanted))
+            proof, given = self.way.proof(ident)
+            stream, message = self._hello(Hello(SESSION, ident, 0, proof, self.mode, wanted, given))
+            remember_way(self.way)
             try:
                 self._adopt(message)
                 self._welcome(message, wanted)
@@ -364,6 +366,11 @@ class Session:
         self._looked = now
         return self.retire_if_ended()
 
+    @property
+    def credentials(self) -> tuple[bytes | None, Any]:
+        """The key, and the certificates' files, with which the host was reached."""
+        return self.way.credentials
+
     def _disconnect(self) -> None:
         with self._lock:
             for connection in list(self._connections):
@@ -406,7 +413,12 @@ class Session:
             )
         by_value = kind not in _RUNNING_CODE
         encoder = self._encoder(by_value=by_value)
-        return self._exchange(kind, encoder.encode(value), encoder.attachments, timeout=timeout)
+        try:
+            body = encoder.encode(value)
+        except ArgumentEncodingError as error:
+            error.nothing_sent = True
+            raise
+        return self._exchange(kind, body, encoder.attachments, timeout=timeout)
 
     def _encoder(self, *, by_value: bool) -> Encoder:
         trusted = self._host_unpickles
@@ -877,9 +889,9 @@ def session_for(
     return session
 
 
-def take_over(address: str, host_id: bytes, table: ControlTable, files: LockFiles, leases: Sequence[Lease]) -> None:
+def take_over(way: UnixWay, host_id: bytes, table: ControlTable, files: LockFiles, leases: Sequence[Lease]) -> None:
     """In a process that was forked from a host: make a session the way to that host for the proxies inherited."""
-    session = Session(UnixWay(address))
+    session = Session(way)
     session.host_id, session._table, session._files = host_id, table, files
     for lease in leases:
         lease.link, lease.count, lease.exported = session, [0], False
@@ -887,7 +899,7 @@ def take_over(address: str, host_id: bytes, table: ControlTable, files: LockFile
         if isinstance(lease, MappedSource):
             session.sources[lease.ident] = lease
     with _registry_lock:
-        _links[host_id, session.mode] = _by_address[address, session.mode] = session
+        _links[host_id, session.mode] = _by_address[way.address, session.mode] = session
 
 
 def register_link(link: Link) -> None:
@@ -897,9 +909,15 @@ def register_link(link: Link) -> None:
 
 
 def find_link(
-    address: str, host_id: bytes, wanted: bytes = b"", mode: str = READ_WRITE, elsewhere: Sequence[str] = ()
+    address: str,
+    host_id: bytes,
+    wanted: bytes = b"",
+    mode: str = READ_WRITE,
+    elsewhere: Sequence[str] = (),
+    authkey: bytes | None = None,
+    tls: Any = None,
 ) -> Link:
-    """Return this process's link to the host that a handle names; for `wanted` see `Session.open`.
+    """Return this process's link to the host that a handle names; see `session_for`.
 
     Parameters
     ----------
@@ -919,7 +937,9 @@ def find_link(
     missed: list[Exception] = []
     for way in (address, *elsewhere):
         try:
-            session = session_for(way, wanted=wanted if way == address else b"", mode=mode)
+            session = session_for(
+                way, authkey, wanted if way == address else b"", mode, tls if way == address else None
+            )
         except (TransportError, NotAuthorizedError) as error:
             missed.append(error)
             if way == address and not _is_nowhere(error):

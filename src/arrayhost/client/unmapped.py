@@ -7,22 +7,22 @@ works on the mapped memory, as the host would wait for the section to end.
 
 from __future__ import annotations
 
+import itertools
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from arrayhost.client import session as sessions
 from arrayhost.client.array import HostedArray
 from arrayhost.client.evaluating import evaluate, evaluate_in_host
-from arrayhost.client.links import ways_of
+from arrayhost.client.passing import reduced, restored
+from arrayhost.client.returning import follow
 from arrayhost.evaluation.hosted import state
 from arrayhost.evaluation.operations import HOSTED, METHOD, OPERATOR, Operation
 from arrayhost.memory.filling import layout_of, view_of
-from arrayhost.wire.codec import pack_handle, unpack_handle
-from arrayhost.wire.hello import READ_WRITE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import numpy.typing as npt
 
@@ -34,6 +34,31 @@ __all__ = ["UnmappedArray"]
 _COPY = Operation(METHOD, "copy")
 _GET_ITEM = Operation(OPERATOR, "getitem")
 _STATE = Operation(HOSTED, "state")
+_ABOUT_MEMORY = (np.may_share_memory, np.shares_memory)
+# What owns the memory of copies that `numpy.asarray` made and that are still in use, by its id: a reference that ends
+# the entry, and which array of which host.
+_stand_ins: dict[int, tuple[weakref.ref[npt.NDArray[Any]], tuple[bytes, int]]] = {}
+
+
+def _stands_for(copy: npt.NDArray[Any], source: Source) -> None:
+    """Note that a copy is taken for the array's memory as long as it is in use."""
+    owner = _owner(copy)
+    key = id(owner)
+    _stand_ins[key] = weakref.ref(owner, lambda _: _stand_ins.pop(key, None)), (source.link.host_id, source.ident)
+
+
+def _owner(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return array.base if isinstance(array.base, np.ndarray) else array
+
+
+def _is_stand_in(*pair: Any) -> bool:
+    """Whether one of two is a proxy, and the other a copy of its array, or a view of one."""
+    for proxy, other in itertools.permutations(pair):
+        if isinstance(proxy, UnmappedArray) and isinstance(other, np.ndarray):
+            found = _stand_ins.get(id(_owner(other)))
+            if found is not None and found[1] == (proxy._source.link.host_id, proxy._source.ident):
+                return True
+    return False
 
 
 class UnmappedArray(HostedArray):
@@ -117,7 +142,8 @@ class UnmappedArray(HostedArray):
     ) -> npt.NDArray[Any]:
         """Copy into an ndarray of this process: read-only like the mapped memory, unless a copy was asked for.
 
-        Who writes to what `numpy.asarray` returns means the array, which a copy would leave as it is.
+        Who writes to what `numpy.asarray` returns means the array, which a copy would leave as it is. For the same
+        reason `numpy.may_share_memory` says that such a copy shares the array's: who asks will copy before writing.
         Cost: one round trip.
 
         Raises
@@ -133,8 +159,17 @@ class UnmappedArray(HostedArray):
         private = self._private_copy()
         if dtype is not None and np.dtype(dtype) != private.dtype:
             return private.astype(dtype)
-        private.flags.writeable = bool(copy)
+        if not copy:
+            private.flags.writeable = False
+            _stands_for(private, self._source)
         return private
+
+    def __array_function__(  # type: ignore[override]  # NumPy passes a tuple, whatever it declares
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Any:
+        if func in _ABOUT_MEMORY and _is_stand_in(*args[:2]):
+            return True
+        return super().__array_function__(func, types, args, kwargs)
 
     def _state(self) -> list[Any]:
         if self._source.hold() is not None:
@@ -143,19 +178,15 @@ class UnmappedArray(HostedArray):
         return row
 
     def __reduce__(self) -> tuple[Any, ...]:
-        self._source.export()
-        link = self._source.link
-        packed = pack_handle(self._source.handle_for(self._layout))
-        return _from_handle, (link.address, link.host_id, packed, *ways_of(link))
+        return reduced(self, _from_handle)
 
 
 # As for `MappedArray`.
 UnmappedArray.__name__ = HostedArray.__name__
 
 
-def _from_handle(
-    address: str, host_id: bytes, packed: bytes, mode: str = READ_WRITE, elsewhere: tuple[str, ...] = ()
-) -> UnmappedArray:
-    """Unpickle: find or make the way to the host, and lease the array."""
-    link: Any = sessions.find_link(address, host_id, mode=mode, elsewhere=elsewhere)
-    return UnmappedArray.of(link.attach(packed), unpack_handle(packed).layout)
+def _from_handle(*handle: Any) -> UnmappedArray:
+    """Unpickle: find or make the way to the host."""
+    proxy = UnmappedArray.of(*restored(*handle))
+    follow(proxy)
+    return proxy

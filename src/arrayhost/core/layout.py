@@ -114,6 +114,8 @@ class Layout:
                 axis += 1
         if not shape and not n_ellipses:
             return None
+        if 0 in shape:
+            offset = 0  # an index into axes beside the empty one may lead out of the memory, which has no element
         return Layout(offset, tuple(shape), tuple(strides), self.dtype, self.writeable)
 
     def extent(self) -> tuple[int, int]:

@@ -92,7 +92,7 @@ def start_host(
             host.join(shutdown_timeout)
             raise HostGoneError(f"the host ended while it started (exit status {host.exitcode}); see its output above")
         address, ports = answer
-        session = session_for(address)
+        session = session_for(address, options.authkey if options.needs_key else None)
         with _interrupts_deferred():
             own(host, session, ports)
             owned = True

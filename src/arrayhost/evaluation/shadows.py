@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from arrayhost.memory.segments import Mapping
 
-__all__ = ["corresponding_view", "laid_out_copy", "placed"]
+__all__ = ["corresponding_view", "laid_out_copy", "place_of", "placed"]
 
 # A view with wider gaps than that is copied without them: one column of a large table must not cost the table.
 _MOSTLY_GAPS = 4
@@ -96,6 +96,27 @@ def corresponding_view(
         Writeable where `operand` is. None if `result` is no view of `private`, or one of a dense copy that the hosted
         array's wider strides do not have: there NumPy would have copied, too.
     """
+    writer = operand.writer
+    place = place_of(result, private, writer.strides)
+    if place is None:
+        return None
+    offset, strides = place
+    start = writer.__array_interface__["data"][0] - operand.mapping.address + offset
+    view: npt.NDArray[Any] = np.ndarray(result.shape, result.dtype, operand.mapping.writer, start, strides)
+    view.flags.writeable = writer.flags.writeable
+    return view
+
+
+def place_of(
+    result: npt.NDArray[Any], private: npt.NDArray[Any], strides: tuple[int, ...]
+) -> tuple[int, tuple[int, ...]] | None:
+    """Where in an array of these strides lies what `result` shows of a private copy of it.
+
+    Returns
+    -------
+    (int, tuple of int) or None
+        Bytes from the array's first element on, and strides. None as for `corresponding_view`.
+    """
     if not private.size or not result.size:
         return None
     low, high = np.lib.array_utils.byte_bounds(private)
@@ -103,29 +124,20 @@ def corresponding_view(
     if not low <= address < high:
         return None
     offset = address - private.__array_interface__["data"][0]
-    strides: tuple[int, ...] | None = result.strides
-    if private.strides != operand.writer.strides:
-        offset, strides = _spread(offset, result, private, operand.writer)
-        if strides is None:
-            return None
-    writer = operand.writer
-    start = writer.__array_interface__["data"][0] - operand.mapping.address + offset
-    view: npt.NDArray[Any] = np.ndarray(result.shape, result.dtype, operand.mapping.writer, start, strides)
-    view.flags.writeable = writer.flags.writeable
-    return view
+    return (offset, result.strides) if private.strides == strides else _spread(offset, result, private, strides)
 
 
 def _spread(
-    offset: int, result: npt.NDArray[Any], dense: npt.NDArray[Any], sparse: npt.NDArray[Any]
-) -> tuple[int, tuple[int, ...] | None]:
-    """Translate a view of a dense array to one of the same array with other strides.
+    offset: int, result: npt.NDArray[Any], dense: npt.NDArray[Any], sparse: tuple[int, ...]
+) -> tuple[int, tuple[int, ...]] | None:
+    """Translate a view of a dense array to one of the same array with the strides `sparse`.
 
     A byte of the dense array is one index on each axis, the last of them counting bytes within an element. A step of
     the view is a step on each of these, and so has a length in the other array, as long as no index leaves its axis.
     """
     axes = sorted(
         (near, far, n)
-        for near, far, n in zip((*dense.strides, 1), (*sparse.strides, 1), (*dense.shape, dense.itemsize), strict=True)
+        for near, far, n in zip((*dense.strides, 1), (*sparse, 1), (*dense.shape, dense.itemsize), strict=True)
         if n > 1
     )[::-1]
 
@@ -146,5 +158,5 @@ def _spread(
     inside = all(low >= 0 and high < n for low, high, (_, _, n) in zip(lowest, highest, axes, strict=True))
     last_byte = highest[-1] if axes and axes[-1][0] == 1 and dense.itemsize > 1 else 0
     if not inside or last_byte + result.itemsize > dense.itemsize:
-        return 0, None
+        return None
     return sum(index * far for index, (_, far, _) in zip(start, axes, strict=True)), tuple(strides)

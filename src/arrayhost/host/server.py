@@ -40,7 +40,7 @@ from arrayhost.wire.addresses import UnixListener, peer_credentials
 from arrayhost.wire.authentication import prove
 from arrayhost.wire.codec import pack_handle
 from arrayhost.wire.frames import Kind
-from arrayhost.wire.hello import CALLS, READ_ONLY, unpack_hello
+from arrayhost.wire.hello import CALLS, READ_ONLY, SESSION, unpack_hello
 from arrayhost.wire.limits import Transit
 from arrayhost.wire.streams import UnixStream, close_all, receive_ready
 
@@ -81,7 +81,10 @@ class Server:
     address : str
         ``unix:/path`` or ``unix:@name``.
     authkey : bytes
-        A client that presents a key must present this one. Without one the kernel's word on its user decides.
+        Over TCP every peer has to prove it.
+    needs_key : bool
+        Whether those of the Unix socket have to, too; else the kernel's word on their user decides, and only a client
+        that was given another key for this host is refused.
     parent_pidfd : int or None
         Stop when this process ends.
     limits : Limits
@@ -100,6 +103,7 @@ class Server:
         address: str,
         authkey: bytes,
         *,
+        needs_key: bool,
         parent_pidfd: int | None,
         limits: Limits,
         trust_peers: bool,
@@ -108,6 +112,7 @@ class Server:
         self.address = address
         self.host_id = os.urandom(16)
         self._authkey = authkey
+        self._needs_key = needs_key
         self._limits = limits
         self._listener = UnixListener(address, trusted=trust_peers)
         self._loop = Loop()
@@ -345,6 +350,8 @@ class Server:
 
     def _admit(self, newcomer: Newcomer, hello: Hello, sequence: int) -> None:
         """Take a peer in, or raise what it is refused with."""
+        if hello.role == SESSION:
+            self._check_key(hello)
         session = self._session_of(hello)
         if session is None:
             self._begin_session(newcomer, hello, sequence)
@@ -354,10 +361,25 @@ class Server:
             stream.limit(self._transit)
             self._begin_calls(stream, session, hello.number, sequence)
 
+    def _check_key(self, hello: Hello) -> None:
+        """Refuse a client of the Unix socket that lacks the key where it needs one."""
+        if hmac.compare_digest(hello.proof, prove(self._authkey, hello.ident)):
+            return
+        if self._needs_key:
+            raise NotAuthorizedError(
+                "this host was given an authkey, which its clients need: pass authkey= to connect(), or set "
+                "multiprocessing.current_process().authkey or ARRAYHOST_KEY_FILE"
+            )
+        if hello.given:
+            raise NotAuthorizedError("the client's authkey is not this host's; give connect() the key of the host")
+
+    @property
+    def key_to_give(self) -> bytes | None:
+        """The key, if clients of the Unix socket need it."""
+        return self._authkey if self._needs_key else None
+
     def _session_of(self, hello: Hello) -> ClientSession | None:
         """Return the session that a hello belongs to, None if it begins one, or raise what it is refused with."""
-        if hello.proof and not hmac.compare_digest(hello.proof, prove(self._authkey, hello.ident)):
-            raise NotAuthorizedError("the client's authkey is not this host's; give connect() the key of the host")
         session = self._sessions.get(hello.ident)
         if (hello.role == CALLS) != (session is not None):
             raise ProtocolError("a connection without its session")

@@ -36,11 +36,14 @@ class Hello:
     number : int
         Tells a session's connections apart.
     proof : bytes
-        See `arrayhost.wire.authentication`; empty without a key.
+        Of the key, on a Unix socket: see `arrayhost.wire.authentication`.
     mode : str
         `READ_WRITE`, or `READ_ONLY` for a session that wants to be kept from writing.
     wanted : bytes
         The packed handle of an array that a session is to be sent with the answer; empty for none.
+    given : bool
+        Whether the key was given for this host, which then refuses another one even if it asks for none. Else it is
+        merely the one that the process has.
     """
 
     role: str
@@ -49,6 +52,7 @@ class Hello:
     proof: bytes = b""
     mode: str = READ_WRITE
     wanted: bytes = b""
+    given: bool = False
 
 
 def pack_hello(hello: Hello) -> bytes:
@@ -65,7 +69,7 @@ def unpack_hello(body: bytes) -> Hello:
         It is none.
     """
     try:
-        role, ident, number, proof, mode, wanted = msgpack.unpackb(body)
+        role, ident, number, proof, mode, wanted, given = msgpack.unpackb(body)
     except (ValueError, TypeError, msgpack.exceptions.UnpackException) as error:
         raise ProtocolError("a malformed hello") from error
     if (
@@ -77,6 +81,7 @@ def unpack_hello(body: bytes) -> Hello:
         or not 0 <= number < _MAX_NUMBER
         or type(proof) is not bytes
         or type(wanted) is not bytes
+        or type(given) is not bool
     ):
         raise ProtocolError("a malformed hello")
-    return Hello(role, ident, number, proof, mode, wanted)
+    return Hello(role, ident, number, proof, mode, wanted, given)
