@@ -280,7 +280,7 @@ def test_sigterm_ends_what_hosted_code_has_forked(socket_path: Path) -> None:
         wait_until(lambda: not is_running(pid), what="the end of the process that was forked")
         assert len(manager) == 0
         server.kill(signal.SIGTERM)
-        manager._session.close()
+        manager._engine.session.close()
 
 
 def test_names(manager: Things) -> None:

@@ -210,7 +210,7 @@ def test_a_host_that_vanished(timeouts: limits.Timeouts) -> None:
     def act(sock: socket.socket) -> None:
         prove_as_host(sock)
         sock.recv(65536)
-        sock.sendall(pack_frame(Kind.RESULT, 0, msgpack.packb([b"h" * 16, 1.0, 16, 0, True, b""])))
+        sock.sendall(pack_frame(Kind.RESULT, 0, msgpack.packb([b"h" * 16, 1.0, 16, 0, True, [], b""])))
         held.append(sock.dup())
         if len(held) == 2:
             sock.recv(65536)

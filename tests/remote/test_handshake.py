@@ -141,7 +141,7 @@ def test_a_client_reads_no_pickle(where: str) -> None:
         prove_as_host(sock)
         request = sock.recv(65536)
         role = msgpack.unpackb(request[16:])[0]
-        sock.sendall(pack_frame(Kind.RESULT, 0, msgpack.packb([b"h" * 16, 1.0, 16, 0, True, b""])))
+        sock.sendall(pack_frame(Kind.RESULT, 0, msgpack.packb([b"h" * 16, 1.0, 16, 0, True, [], b""])))
         if role == "session":
             held.append(sock.dup())
             return

@@ -41,7 +41,7 @@ def managed(link: str, kind: type[ArrayManager] = ArrayManager) -> Iterator[Arra
         manager.zeros(1)[0] = 1
         yield manager
         if link == TCP:
-            manager._session.close()  # type: ignore[union-attr]  # connected above
+            manager._engine.session.close()  # type: ignore[union-attr]  # connected above
 
 
 def is_remote(item: pytest.Item) -> bool:
