@@ -69,7 +69,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     A test that asked the watchdog for more time must not be ended by pytest-timeout before. The libraries stay in the
     process once imported, with threads of their own, and make every later fork and census slower.
     """
-    items.sort(key=lambda item: item.path.is_relative_to(item.config.rootpath / "tests" / "consumers"))
+    late = [items[0].config.rootpath / "tests" / folder for folder in ("consumers", "dask")] if items else []
+    items.sort(key=lambda item: any(item.path.is_relative_to(folder) for folder in late))
     _leave_out_remote(items)
     for item in items:
         marker = item.get_closest_marker("watchdog")

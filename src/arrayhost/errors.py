@@ -13,17 +13,21 @@
     │   └── NoHostError            (RuntimeError)      this process hosts nothing
     ├── LockError
     │   ├── LockTimeoutError       (TimeoutError)      someone else holds it: the text names whom
+    │   ├── LeaseLostError         (RuntimeError)      you held it, and did not renew it in time
     │   └── WouldDeadlock          (RuntimeError)      you would wait for yourself
     ├── TransactionConflictError (RuntimeError)        somebody else wrote meanwhile: try again
     ├── TornArrayError     a writer died in mid-write: recover() or write the whole array
     ├── HostMemoryError    (MemoryError)               more than the machine has free
     ├── DescriptorLimitError (OSError)                 more descriptors than a process may have
+    ├── ChunkLostError     a part of an array on a cluster was lost with its worker
     ├── UnsupportedError   arrayhost cannot do this here
+    │   ├── GatherLimitError         (MemoryError)     all elements in one place would be too many
     │   ├── UnsupportedDTypeError    (TypeError)
     │   └── UnsupportedPlatformError (OSError)
     ├── TransportError     the conversation with the host failed
     │   ├── HostGoneError          (ConnectionError)   it ended, or was never there
     │   ├── HostBusyError          (ConnectionError)   it is there and takes no more clients
+    │   ├── ClusterTimeoutError    (TimeoutError)      a computation did not end in time
     │   ├── ProtocolError                              the peer sent something malformed
     │   └── ArgumentEncodingError  (TypeError)         this value cannot travel to a host
     └── RemoteError        code in the host raised something that could not travel here
@@ -39,10 +43,14 @@ __all__ = [
     "AccessError",
     "ArgumentEncodingError",
     "ArrayHostError",
+    "ChunkLostError",
+    "ClusterTimeoutError",
     "DescriptorLimitError",
+    "GatherLimitError",
     "HostBusyError",
     "HostGoneError",
     "HostMemoryError",
+    "LeaseLostError",
     "LockError",
     "LockTimeoutError",
     "NoHostError",
@@ -153,6 +161,26 @@ class LockTimeoutError(LockError, TimeoutError):
         )
 
 
+class LeaseLostError(LockError, RuntimeError):
+    """A lock on a cluster is a lease, and this one was not renewed in time; what was to be written was not.
+
+    Attributes
+    ----------
+    seconds : float
+        How long a lease is.
+    """
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        return (
+            f"this process did not renew the array's lock within {self.seconds:g} s, because it was stopped or cut "
+            "off, and others may have had it; nothing was written: run the section again"
+        )
+
+
 class WouldDeadlock(LockError, RuntimeError):
     """The caller would wait for a lock that it holds itself."""
 
@@ -254,8 +282,37 @@ class DescriptorLimitError(ArrayHostError, OSError):
         )
 
 
+class ChunkLostError(ArrayHostError):
+    """The worker that had a part of an array has died, and nothing tells how to make that part again.
+
+    What was computed is computed again; what a program has sent is lost, unless the cluster has a directory.
+    """
+
+
 class UnsupportedError(ArrayHostError):
     """Not possible with arrayhost, or not on this system."""
+
+
+class GatherLimitError(UnsupportedError, MemoryError):
+    """An operation needs all elements of arrays on a cluster in one process, and they are many.
+
+    Attributes
+    ----------
+    what : str
+        The operation.
+    n_bytes, limit : int
+    """
+
+    def __init__(self, what: str, n_bytes: int, limit: int) -> None:
+        super().__init__(what, n_bytes, limit)
+        self.what, self.n_bytes, self.limit = what, n_bytes, limit
+
+    def __str__(self) -> str:
+        return (
+            f"{self.what} would bring {format_bytes(self.n_bytes)} from the cluster to this process, and "
+            f"{format_bytes(self.limit)} are the limit; ask for it with a.gather() or, for methods, gather=True, or "
+            "raise manager.gather_limit"
+        )
 
 
 class UnsupportedDTypeError(UnsupportedError, TypeError):
@@ -300,6 +357,32 @@ class HostBusyError(TransportError, ConnectionError):
         return (
             f"the host serves {self.limit} connections already, half of the files that it may have open; "
             "close some, or start it with a higher limit (ulimit -Hn)"
+        )
+
+
+class ClusterTimeoutError(TransportError, TimeoutError):
+    """A computation on a cluster did not end in time.
+
+    Attributes
+    ----------
+    place : str
+        The scheduler.
+    seconds : float
+        How long it was waited for.
+    n_workers : int
+        How many workers there are now.
+    """
+
+    def __init__(self, place: str, seconds: float, n_workers: int) -> None:
+        super().__init__(place, seconds, n_workers)
+        self.args = (place, seconds, n_workers)  # OSError would keep two of them
+        self.place, self.seconds, self.n_workers = place, seconds, n_workers
+
+    def __str__(self) -> str:
+        why = f"it has {self.n_workers} workers" if self.n_workers else "it has no workers"
+        return (
+            f"the cluster at {self.place} has not finished after {self.seconds:.0f} s: {why}; start workers, or wait "
+            "longer with ?timeout= and ?idle= in the address"
         )
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 from arrayhost.client.object import typed
 from arrayhost.client.passing import access
 from arrayhost.client.ways import own_key
+from arrayhost.clusters import ClusterSettings
 from arrayhost.core.addresses import TCP_PREFIX, parse_tcp, tcp_address
 from arrayhost.core.names import check_name
 from arrayhost.core.records import ArrayRecord, HostRecord, HostStatistics, array_record, host_record
@@ -60,14 +61,15 @@ class _OnClassToo:
         return functools.partial(_connected, owner)
 
 
-class ArrayManager(NamedArrays, Creators):
+class ArrayManager(NamedArrays, Creators, ClusterSettings):
     """A process that hosts arrays and objects, and the way to create and find them.
 
     Parameters
     ----------
     address : str, optional
         ``unix:/path``, ``/path`` or ``unix:@name``. By default a new name that leaves no file behind. To connect to a
-        host on another machine: ``tcp://host:port`` or ``(host, port)``.
+        host on another machine: ``tcp://host:port`` or ``(host, port)``. For arrays on a Dask cluster:
+        ``dask://host:port`` of its scheduler, or ``dask://local?workers=4`` for one that is started; see docs/dask.md.
     authkey : bytes, optional
         The host's key, which every client then has to have. Without, it is this process's key (that of the file which
         ``ARRAYHOST_KEY_FILE`` names, else ``multiprocessing.current_process().authkey``), which only clients over TCP
@@ -97,7 +99,8 @@ class ArrayManager(NamedArrays, Creators):
         must have `authkey`.
     tls : None, SSLContext, path or sequence of path
         For a host that is started: ``(certificate, key)`` of its TCP ports, and as a third file the authorities of the
-        clients' certificates, which are then required. To connect: see `connect`.
+        clients' certificates, which are then required. To connect: see `connect`. For a cluster: a
+        `distributed.Security`.
     insecure : bool
         Listen on other addresses than loopback also without TLS.
 
@@ -505,7 +508,7 @@ def connect(
     address : str, optional
         ``unix:/path`` or ``unix:@name``. By default this user's standing host: the one at ``ARRAYHOST_ADDRESS``, else
         the one in ``$XDG_RUNTIME_DIR``, as ``arrayhost serve`` makes it. For a host on another machine
-        ``tcp://host:port``.
+        ``tcp://host:port``, for a Dask cluster ``dask://host:port`` of its scheduler.
     authkey : bytes, optional
         The host's key: over TCP both ends prove that they have it, and on a Unix socket a host that was given one asks
         for it. None means the key of this process: that of the file which ``ARRAYHOST_KEY_FILE`` names, else the one

@@ -23,10 +23,10 @@ ROWS = [
     {"hosting"},  # host and client in one process
     {"serving", "standing"},  # a host in the foreground; one that others find and start
     {"engines"},  # where arrays live: a host process, a cluster
-    {"", "creators", "manager", "managers", "named"},
-    {"cli", "__main__"},
+    {"", "clusters", "creators", "manager", "managers", "named"},
+    {"cli", "__main__", "testing"},
 ]
-ONE_LAYER = [{"", "creators", "manager", "managers", "named"}, {"cli", "__main__"}]
+ONE_LAYER = [{"", "clusters", "creators", "manager", "managers", "named"}, {"cli", "__main__"}]
 RANK = {name: rank for rank, row in enumerate(ROWS) for name in row}
 
 # Calls that import what their first argument names.

@@ -19,7 +19,7 @@ from arrayhost.client.returning import asked, follow, move_over
 from arrayhost.client.steady import steady_arguments
 from arrayhost.core.handles import Written
 from arrayhost.core.records import ArrayStatistics
-from arrayhost.errors import ArgumentEncodingError, HostGoneError, format_bytes
+from arrayhost.errors import ArgumentEncodingError, HostGoneError, UnsupportedError, format_bytes
 from arrayhost.evaluation.hosted import recover
 from arrayhost.evaluation.operands import foreign_as_ndarrays
 from arrayhost.evaluation.operations import (
@@ -315,6 +315,11 @@ class HostedArray(ArrayProxy, Declared[ShapeT, DTypeT]):
             follow(self)
         return ReadSection(self._source.reach().guard, self._readable_view, self._timeout(timeout))
 
+    @staticmethod
+    def _group(sections: list[WriteSection], timeout: float) -> SectionGroup[Any]:
+        """Make one section of several."""
+        return SectionGroup(sections, timeout)
+
     @property
     def lock(self) -> ArrayLock:
         """The array's exclusive lock, with the methods of `threading.Lock`; held across processes."""
@@ -599,4 +604,6 @@ def locked(*arrays: HostedArray, timeout: float | None = None) -> SectionGroup[A
         if not isinstance(array, HostedArray):
             raise TypeError(f"locked() takes hosted arrays, not a {type(array).__name__}")
     limit = max(array._timeout(timeout) for array in arrays)
-    return SectionGroup([array.write(limit) for array in arrays], limit)
+    if len({array.elsewhere for array in arrays}) > 1:
+        raise UnsupportedError("locked() takes arrays of hosts, or arrays of a cluster, but not of both")
+    return arrays[0]._group([array.write(limit) for array in arrays], limit)

@@ -40,10 +40,13 @@ class ArrayProxy:
     ----------
     mapped : bool
         Whether reads are evaluated in this process.
+    elsewhere : callable or None
+        For arrays of another engine than a host: its `evaluate`, which is given every operation that has one of them.
     """
 
     __slots__ = ("__weakref__", "_source")
     mapped: ClassVar[bool]
+    elsewhere: ClassVar[Any] = None
     _source: Source
 
     @property
@@ -125,6 +128,8 @@ def evaluate(operation: Operation, args: Sequence[Any], kwargs: Mapping[str, Any
     """
     operands = leaves(args, kwargs, ArrayProxy)
     for operand in operands:
+        if operand.elsewhere is not None:
+            return operand.elsewhere(operation, args, kwargs)
         if operand._source.named is not None:
             follow(operand)
     written = written_arguments(operation, args, kwargs)
@@ -157,6 +162,8 @@ def _filled(out: Sequence[Any], results: Sequence[Any]) -> tuple[Any, ...]:
 def evaluate_in_host(operation: Operation, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """Evaluate in the host of the first argument, unless this thread holds a lock that the host would wait for."""
     proxy = args[0][0] if isinstance(args[0], list) else args[0]
+    if proxy.elsewhere is not None:
+        return proxy.elsewhere(operation, args, kwargs)
     if proxy._source.hold() is not None:
         if operation.kind == HOSTED:
             substitute = _substitution(leaves(args[1:], {}, ArrayProxy))

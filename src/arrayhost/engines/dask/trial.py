@@ -1,0 +1,64 @@
+"""Trial clusters: a scheduler and workers on this machine, reached from this machine only."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+from distributed import LocalCluster
+
+if TYPE_CHECKING:
+    from distributed import Security
+
+    from arrayhost.engines.dask.addresses import ClusterAddress
+
+__all__ = ["TrialCluster"]
+
+LOOPBACK = "127.0.0.1"
+
+
+class TrialCluster:
+    """A cluster of this machine's own, which ends with the process that started it.
+
+    Parameters
+    ----------
+    options : ClusterAddress
+        ``workers``, ``threads`` and ``memory`` of it are used.
+    security : Security, optional
+
+    Attributes
+    ----------
+    place : str
+        ``host:port`` of the scheduler.
+    scratch : str
+        A directory for what makes recovery short; it goes with the cluster.
+
+    Notes
+    -----
+    Scheduler, workers and the pages of both for browsers listen on 127.0.0.1, on free ports.
+    """
+
+    def __init__(self, options: ClusterAddress, security: Security | None = None) -> None:
+        self.scratch = tempfile.mkdtemp(prefix="arrayhost-dask-")
+        settings: dict[str, Any] = {} if options.memory is None else {"memory_limit": options.memory}
+        try:
+            self.cluster = LocalCluster(
+                n_workers=options.workers, threads_per_worker=options.threads, processes=True, host=LOOPBACK,
+                dashboard_address=f"{LOOPBACK}:0", worker_dashboard_address=f"{LOOPBACK}:0", security=security,
+                silence_logs=logging.ERROR, local_directory=self.scratch, **settings,
+            )  # fmt: skip
+        except BaseException:
+            shutil.rmtree(self.scratch, ignore_errors=True)
+            raise
+        self.place = self.cluster.scheduler_address.partition("://")[2]
+
+    def close(self) -> None:
+        """End all its processes."""
+        try:
+            with contextlib.suppress(TimeoutError):
+                self.cluster.close(timeout=10)
+        finally:
+            shutil.rmtree(self.scratch, ignore_errors=True)
