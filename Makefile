@@ -1,5 +1,5 @@
 # Each target sets up what it needs in .venv; a machine with Python 3.11+ and make is enough.
-#   make demo [FILE=array.npy]    make test [ARGS="-k locks"]    make faults    make remote    make bench [ARGS=...]    make lint    make format
+#   make demo [FILE=array.npy]    make test [ARGS="-k locks"]    make faults    make fuzz    make remote    make bench [ARGS=...]    make lint    make format
 PYTHON ?= python3
 ARGS ?=
 FILE ?=
@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 
-.PHONY: help demo test faults remote fuzz bench lint format clean
+.PHONY: help demo test faults remote fuzz fuzz-guided bench lint format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -30,6 +30,11 @@ remote: $(VENV)/.dev
 
 fuzz: $(VENV)/.dev
 	$(BIN)/python -m tests.hostile.fuzz $(or $(FRAMES),1000000)
+
+# The same with atheris, which looks for inputs that reach code that none has reached.
+fuzz-guided: $(VENV)/.dev
+	$(INSTALL) '.[fuzz]'
+	$(BIN)/python -m tests.hostile.guided $(or $(RUNS),1000000)
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks $(ARGS)
