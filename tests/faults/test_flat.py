@@ -49,7 +49,7 @@ def cycle(run: Run) -> None:
 
 
 def test_create_attach_drop(seed: int) -> None:
-    in_fresh_process(cycle, count(4_000, 100_000), seed)
+    in_fresh_process(cycle, count(2_000, 100_000), seed)
 
 
 def reconnect(run: Run) -> None:
@@ -72,4 +72,4 @@ def reconnect(run: Run) -> None:
 
 
 def test_connects(seed: int) -> None:
-    in_fresh_process(reconnect, count(400, 10_000), seed)
+    in_fresh_process(reconnect, count(200, 10_000), seed)

@@ -88,7 +88,7 @@ SWITCHES: dict[str, tuple[Any, str, Any, Callable[[Run], None], int]] = {
 
 
 # The others wait for ten seconds and more until they are sure that something is left.
-_QUICK = {"locks exclude", "dead writers are noticed"}
+_QUICK = {"locks exclude", "a child has no part in its parent's sections", "a child has connections of its own"}
 _SLOW = pytest.mark.skipif(not IS_LONG, reason="part of make faults")
 
 

@@ -221,7 +221,7 @@ class Attack:
         self._peer = self._session = None
 
 
-def attack_host(n_frames: int, rng: np.random.Generator, *, trusts: bool, warm_up: int = 3000) -> str:
+def attack_host(n_frames: int, rng: np.random.Generator, *, trusts: bool, warm_up: int = 1000) -> str:
     """Send frames to a host of one's own; return a report, or raise AssertionError.
 
     Parameters

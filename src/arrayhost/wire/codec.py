@@ -42,7 +42,7 @@ MAX_REQUEST_BYTES = MAX_UNTRUSTED_BYTES - 1024
 MAX_PARTS = 1_000_000
 _PART_BYTES = 240
 # A handle may become a proxy, which takes more.
-_HANDLE_PARTS = 8
+_HANDLE_PARTS = 16
 # Numbers and text take at most this much for each byte: 40 for an integer of two.
 _GROWTH = 20
 # Of a smaller message, the parts are not counted.
