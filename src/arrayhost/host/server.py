@@ -391,8 +391,6 @@ class Server:
     def _begin_session(self, newcomer: Newcomer, hello: Hello, sequence: int) -> None:
         store = self.service.store
         sock, read_only = newcomer.socket, hello.mode == READ_ONLY
-        client = describe_process(*peer_credentials(sock))
-        session = ClientSession(hello.ident, sock, client, read_only=read_only, trusted=newcomer.trusted)
         fds = [store.control_fd, *store.files.fds()]
         n_files = len(fds) - 1
         operand = self._lease_wanted(hello.wanted, hello.ident) if hello.wanted else None
@@ -400,17 +398,20 @@ class Server:
             fds.append(operand.referent.place.segment.fd)
         welcome = b"" if operand is None else pack_handle(operand.handle())
         about = [
-            self.host_id, self.service.lock_timeout, store.table.n_slots, n_files, session.trusted, self.advertised,
+            self.host_id, self.service.lock_timeout, store.table.n_slots, n_files, newcomer.trusted, self.advertised,
             welcome,
         ]  # fmt: skip
         try:
             with to_send(fds, read_only=read_only) as sendable:
                 # The socket does not wait; a fresh one takes this much.
-                stream = UnixStream(sock, trusted=session.trusted)
+                stream = UnixStream(sock, trusted=newcomer.trusted)
                 stream.send(Kind.RESULT, sequence, msgpack.packb(about), fds=sendable)
         except BaseException:
             store.drop_holder(hello.ident)
             raise
+        # After the answer: to find out who it is takes as long as all of the above.
+        client = describe_process(*peer_credentials(sock))
+        session = ClientSession(hello.ident, sock, client, read_only=read_only, trusted=newcomer.trusted)
         self._sessions[session.ident] = session
         log.info("process %d connected: %s", client.pid, client.program)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import sys
 import threading
 import time
 import weakref
@@ -39,6 +40,10 @@ _PAGE = 4096
 _THREADS_FROM = 64 * 1024 * 1024
 _MAX_THREADS = 4
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+
+
+# Longer than any mapping: a type for each length would cost more than the mapping itself.
+_Range = ctypes.c_ubyte * sys.maxsize
 
 
 def huge_pages_wanted() -> bool:
@@ -80,10 +85,10 @@ class Mapping:
     @classmethod
     def of_range(cls, address: int, n_bytes: int, *, writeable: bool = True) -> Mapping:
         """Take over a range that was mapped; it is unmapped with the last use of it."""
-        buffer = (ctypes.c_ubyte * n_bytes).from_address(address)
+        buffer = _Range.from_address(address)
         finalizer = weakref.finalize(buffer, _libc.unmap, address, n_bytes)
         finalizer.atexit = False  # the kernel does it, and arrays may still be read by other exit handlers
-        memory = memoryview(buffer).cast("B")
+        memory = memoryview(buffer).cast("B")[:n_bytes]
         return cls(memory if writeable else memory.toreadonly(), address)
 
     def part(self, start: int, n_bytes: int, owner: object = None) -> Mapping:
