@@ -16,7 +16,8 @@ from arrayhost.client.dask_views import DaskSource, is_from_array
 from arrayhost.client.declared import Declared, DTypeT, ShapeT
 from arrayhost.client.evaluating import ArrayProxy, evaluate, evaluate_in_host
 from arrayhost.client.returning import asked, follow, move_over
-from arrayhost.client.steady import steady_arguments
+from arrayhost.client.steady import MISSED, steady_arguments, steady_ufunc
+from arrayhost.client.untold import call
 from arrayhost.core.handles import Written
 from arrayhost.core.records import ArrayStatistics
 from arrayhost.errors import ArgumentEncodingError, HostGoneError, UnsupportedError, format_bytes
@@ -555,10 +556,17 @@ class HostedArray(ArrayProxy, Declared[ShapeT, DTypeT]):
     # -- being an ndarray to everybody -------------------------------------------------------------------------------
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        if method in COMPUTING_VARIANTS:
+        if method == "__call__" and len(inputs) == 2 and not kwargs:
+            result = steady_ufunc(ufunc, inputs)
+            if result is not MISSED:
+                return result
+        elif method in COMPUTING_VARIANTS:
             values = steady_arguments(inputs, (), kwargs)
             if values is not None:
-                return getattr(ufunc, method)(*values, **kwargs)
+                try:
+                    return call(getattr(ufunc, method), *values, **kwargs)
+                except TypeError:  # there is something to warn of; or the general way will say what is wrong
+                    pass
         return evaluate(ufunc_operation(ufunc, method), inputs, kwargs)
 
     def __array_function__(  # type: ignore[override]  # NumPy passes a tuple, whatever it declares
@@ -568,7 +576,10 @@ class HostedArray(ArrayProxy, Declared[ShapeT, DTypeT]):
         if operation.name in COMPUTING_FUNCTIONS:
             values = steady_arguments(args[:1], args[1:], kwargs)
             if values is not None:
-                return func(*values, **kwargs)
+                try:
+                    return call(func, *values, **kwargs)
+                except TypeError:  # as above
+                    pass
         return evaluate(operation, args, kwargs)
 
     def __str__(self) -> str:

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from arrayhost.client.attributing import apply_for_caller
 from arrayhost.client.returning import asked, follow
 from arrayhost.core.handles import Written
 from arrayhost.errors import ArgumentEncodingError, WouldDeadlock
 from arrayhost.evaluation.hosted import evaluate_hosted
 from arrayhost.evaluation.operands import foreign_as_ndarrays, grouped, leaves, map_nested, map_results
-from arrayhost.evaluation.operations import HOSTED, OPERATOR, apply
+from arrayhost.evaluation.operations import HOSTED, OPERATOR
 from arrayhost.evaluation.reading import evaluate_read, snapshots
 from arrayhost.evaluation.shadows import place_of
 from arrayhost.evaluation.tables import is_callers, repeatable, written_arguments
+from arrayhost.memory.control import ROW_WORDS
 from arrayhost.sync.filelocks import EXCLUSIVE
 
 if TYPE_CHECKING:
@@ -48,6 +50,8 @@ class ArrayProxy:
     mapped: ClassVar[bool]
     elsewhere: ClassVar[Any] = None
     _source: Source
+    # The array's row of the control table, where it is at hand.
+    _row: Sequence[int] = (0,) * ROW_WORDS
 
     @property
     def layout(self) -> Layout:
@@ -81,10 +85,6 @@ class ArrayProxy:
     def _move(self, source: Source, layout: Layout) -> None:
         """Stand for the same view of another array from now on."""
         raise NotImplementedError  # each kind's own
-
-    def _row_version(self) -> int:
-        """Return the version as it stands, odd while somebody writes; 0 if it is not at hand."""
-        return 0
 
     # -- an operand of `evaluation.reading`, where this process has mapped the array -------------------------------
 
@@ -138,9 +138,8 @@ def evaluate(operation: Operation, args: Sequence[Any], kwargs: Mapping[str, Any
     away = [operand for operand in operands if not operand.mapped and operand._source.hold() is None]
     if not targets:
         if not away:
-            return evaluate_read(
-                operation, args, kwargs, operands, once=bool(written) and not repeatable(operation, args, kwargs)
-            )
+            once = bool(written) and not repeatable(operation, args, kwargs)
+            return evaluate_read(operation, args, kwargs, operands, once=once, carry_out=apply_for_caller)
         if written or is_callers(operation):
             return _evaluate_copies(operation, args, kwargs)
         return _ask(operation, args, kwargs, away[0], targets)
@@ -183,7 +182,7 @@ def _evaluate_copies(operation: Operation, args: Sequence[Any], kwargs: Mapping[
     for copy in copies:
         copy.flags.writeable = False  # what is written there would be lost in silence
     real_kwargs = {key: map_nested(arg, substitute) for key, arg in kwargs.items()}
-    result = apply(operation, [map_nested(arg, substitute) for arg in args], real_kwargs)
+    result = apply_for_caller(operation, [map_nested(arg, substitute) for arg in args], real_kwargs)
 
     def wrap(array: npt.NDArray[Any]) -> Any:
         if array.flags.writeable:
@@ -296,7 +295,7 @@ def _write_direct(
             if hold is not None:
                 hold.begin_write()
                 begun.append(hold)
-        result = apply(operation, real_args, real_kwargs)
+        result = apply_for_caller(operation, real_args, real_kwargs)
     finally:
         for hold in begun:
             hold.end_write()

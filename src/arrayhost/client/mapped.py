@@ -9,6 +9,7 @@ import numpy as np
 
 from arrayhost.client import session as sessions
 from arrayhost.client.array import HostedArray
+from arrayhost.client.attributing import call_for_caller
 from arrayhost.client.evaluating import evaluate
 from arrayhost.client.links import MappedSource
 from arrayhost.client.passing import reduced, restored
@@ -163,7 +164,8 @@ class MappedArray(HostedArray):
                     "Unable to avoid copy while creating an array as requested: the hosted array's dtype is "
                     f"{self._view.dtype} and {np.dtype(dtype)} was asked for"
                 )
-            return self._private_copy().astype(dtype, copy=False)
+            converted: npt.NDArray[Any] = call_for_caller(self._private_copy().astype, dtype, copy=False)
+            return converted
         if copy:
             return self._private_copy()
         guard = self._source.guard
@@ -173,11 +175,11 @@ class MappedArray(HostedArray):
         return self._view.view()
 
     def _steady(self) -> npt.NDArray[Any] | None:
-        view = self._view
-        if self._is_small is None:
+        view, is_small = self._view, self._is_small
+        if is_small is None:
             # Only where the copy has the view's strides: the order of additions, and so the last bit, depends on them.
-            self._is_small = view.nbytes <= _SMALL_BYTES and view.flags.forc
-        if not self._is_small:
+            self._is_small = is_small = view.nbytes <= _SMALL_BYTES and view.flags.forc
+        if not is_small:
             return None
         row, guard = self._row, self._guard
         version = row[VERSION]
@@ -186,9 +188,6 @@ class MappedArray(HostedArray):
             if row[VERSION] == version:
                 return copy
         return None
-
-    def _row_version(self) -> int:
-        return self._row[VERSION]
 
     def __str__(self) -> str:
         # Of a large array a few elements are shown, so that a copy of all would be a waste.

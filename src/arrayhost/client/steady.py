@@ -1,8 +1,8 @@
 """The common case in a few steps: what only computes, of small operands, runs on copies of them that are known whole.
 
 Copying a few kilobytes and comparing a version before and after takes a third of a microsecond. What is then computed
-cannot be torn, so it needs no second look, and the caller's floating-point settings apply as they are. Everything
-else goes the general way, `client.evaluating`.
+cannot be torn, so the caller's floating-point settings apply as they are, and nothing need be looked at again.
+Everything else goes the general way, `client.evaluating`; so does whatever NumPy would warn of.
 """
 
 from __future__ import annotations
@@ -12,30 +12,58 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from arrayhost.client.evaluating import ArrayProxy
+from arrayhost.client.untold import call_binary, call_swapped
+from arrayhost.memory.control import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["steady_arguments", "steady_pair"]
+__all__ = ["MISSED", "steady_arguments", "steady_binary", "steady_ufunc"]
 
+# Stands for a result that has to be found the general way.
+MISSED = object()
 # Values that hold no hosted array and bring no code of their own into an operation.
 _NUMBERS = frozenset([int, float, complex, bool, np.ndarray, *np.sctypeDict.values()]) - {np.object_}
 _PLAIN = _NUMBERS | {type(None), str, type, np.dtype, type(np.dtype("f8")), type(np._NoValue)}
 
 
-def steady_pair(proxy: ArrayProxy, other: Any) -> tuple[Any, Any] | None:
-    """Return a proxy's and another operand's values, of one moment; None if the general way must be gone."""
-    version = proxy._row_version()
+def steady_binary(
+    compute: Callable[[Any, Any], Any],
+    proxy: ArrayProxy,
+    other: Any,
+    call: Callable[[Callable[[Any, Any], Any], Any, Any], Any] = call_binary,
+) -> Any:
+    """Compute of a proxy's and another operand's values, of one moment; `MISSED` if the general way must be gone.
+
+    Parameters
+    ----------
+    call : callable
+        `call_binary`, or `call_swapped` if the proxy is the right operand.
+    """
+    row = proxy._row
+    version = row[VERSION]
     mine = proxy._steady()
     if mine is None:
-        return None
-    if type(other) in _NUMBERS:
-        return mine, other
-    if not isinstance(other, ArrayProxy):
-        return None
-    theirs = other._steady()
-    # Unchanged until the second copy was made, the first one shows that moment, too.
-    return (mine, theirs) if theirs is not None and proxy._row_version() == version else None
+        return MISSED
+    if type(other) not in _NUMBERS:
+        if not isinstance(other, ArrayProxy):
+            return MISSED
+        other = other._steady()
+        # Unchanged until the second copy was made, the first one shows that moment, too.
+        if other is None or row[VERSION] != version:
+            return MISSED
+    try:
+        return call(compute, mine, other)
+    except TypeError:  # there is something to warn of; or the general way will say what is wrong
+        return MISSED
+
+
+def steady_ufunc(ufunc: np.ufunc, inputs: tuple[Any, ...]) -> Any:
+    """Compute a ufunc of two operands, at least one of them hosted; `MISSED` if the general way must be gone."""
+    left, right = inputs
+    if isinstance(left, ArrayProxy):
+        return steady_binary(ufunc, left, right)
+    return steady_binary(ufunc, right, left, call_swapped) if type(left) in _NUMBERS else MISSED
 
 
 def steady_arguments(hosted: Sequence[Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any] | None:
@@ -44,7 +72,7 @@ def steady_arguments(hosted: Sequence[Any], args: Sequence[Any], kwargs: Mapping
     Parameters
     ----------
     hosted : sequence
-        Arguments that may be hosted: copied as `steady_pair` does.
+        Arguments that may be hosted: copied as `steady_binary` does.
     args, kwargs
         Arguments that must be plain. A hosted array here could be written to.
     """
@@ -54,7 +82,7 @@ def steady_arguments(hosted: Sequence[Any], args: Sequence[Any], kwargs: Mapping
     versions: list[int] = []
     for part in hosted:
         if isinstance(part, ArrayProxy):
-            versions.append(part._row_version())
+            versions.append(part._row[VERSION])
             copy = part._steady()
             if copy is None:
                 return None
@@ -63,7 +91,7 @@ def steady_arguments(hosted: Sequence[Any], args: Sequence[Any], kwargs: Mapping
             values.append(part)
         else:
             return None
-    if len(versions) > 1 and versions != [part._row_version() for part in hosted if isinstance(part, ArrayProxy)]:
+    if len(versions) > 1 and versions != [part._row[VERSION] for part in hosted if isinstance(part, ArrayProxy)]:
         return None
     values.extend(args)
     return values

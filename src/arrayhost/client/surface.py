@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from arrayhost.client.array import HostedArray
+from arrayhost.client.attributing import call_for_caller
 from arrayhost.client.evaluating import evaluate
 from arrayhost.client.libraries import METHODS as LIBRARY_METHODS
 from arrayhost.client.mapped import MappedArray
 from arrayhost.client.protocols import METHODS as PROTOCOL_METHODS
-from arrayhost.client.steady import steady_arguments, steady_pair
+from arrayhost.client.steady import MISSED, steady_arguments, steady_binary
 from arrayhost.client.unmapped import UnmappedArray
+from arrayhost.client.untold import call, call_swapped, call_unary
 from arrayhost.evaluation.operations import GET, METHOD, OPERATOR, SET, Operation
 from arrayhost.evaluation.tables import COMPUTING_METHODS
 
@@ -87,17 +89,17 @@ def _binary(name: str, function_name: str) -> tuple[Callable[..., Any], Callable
     compute = getattr(operator, function_name)
 
     def forward(self: HostedArray, other: Any) -> Any:
-        values = steady_pair(self, other)
-        if values is not None:
-            return compute(*values)
+        result = steady_binary(compute, self, other)
+        if result is not MISSED:
+            return result
         if _defers(other):
             return NotImplemented
         return evaluate(operation, (self, other), {})
 
     def backward(self: HostedArray, other: Any) -> Any:
-        values = steady_pair(self, other)
-        if values is not None:
-            return compute(values[1], values[0])
+        result = steady_binary(compute, self, other, call_swapped)
+        if result is not MISSED:
+            return result
         if _defers(other):
             return NotImplemented
         return evaluate(operation, (other, self), {})
@@ -127,16 +129,20 @@ def _method(name: str) -> Callable[..., Any]:
 
 def _computing_method(name: str) -> Callable[..., Any]:
     operation = Operation(METHOD, name)
+    compute = getattr(np.ndarray, name)
 
     def method(self: HostedArray, *args: Any, **kwargs: Any) -> Any:
-        if not args and not kwargs:
-            mine = self._steady()
-            if mine is not None:
-                return getattr(mine, name)()
-        else:
-            values = steady_arguments((self,), args, kwargs)
-            if values is not None:
-                return getattr(values[0], name)(*values[1:], **kwargs)
+        try:
+            if not args and not kwargs:
+                mine = self._steady()
+                if mine is not None:
+                    return call_unary(compute, mine)
+            else:
+                values = steady_arguments((self,), args, kwargs)
+                if values is not None:
+                    return call(getattr(values[0], name), *values[1:], **kwargs)
+        except TypeError:  # there is something to warn of; or the general way will say what is wrong
+            pass
         return evaluate(operation, (self, *args), kwargs)
 
     return method
@@ -180,7 +186,8 @@ def _view(name: str, *, settable: bool) -> property:
 def _set_shape(self: HostedArray, shape: Any) -> None:
     """Give this proxy another shape; other proxies of the array keep theirs, as other views of an ndarray do."""
     form = self.layout.phantom()
-    form.shape = shape  # raises where a copy would be needed, and warns where NumPy deprecates it
+    # Raises where a copy would be needed, and warns where NumPy deprecates it.
+    call_for_caller(setattr, form, "shape", shape)
     _take_form(self, form)
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from arrayhost.client.array import HostedArray
+from arrayhost.client.attributing import call_for_caller
 from arrayhost.client.evaluating import evaluate, evaluate_in_host
 from arrayhost.client.passing import reduced, restored
 from arrayhost.client.returning import follow
@@ -158,7 +159,8 @@ class UnmappedArray(HostedArray):
             )
         private = self._private_copy()
         if dtype is not None and np.dtype(dtype) != private.dtype:
-            return private.astype(dtype)
+            converted: npt.NDArray[Any] = call_for_caller(private.astype, dtype)
+            return converted
         if not copy:
             private.flags.writeable = False
             _stands_for(private, self._source)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 __all__ = ["FUNCTION", "GET", "HOSTED", "METHOD", "OPERATOR", "SET", "UFUNC", "Operation", "apply",
-           "function_operation", "numpy_function", "ufunc_operation"]  # fmt: skip
+           "as_call", "function_operation", "numpy_function", "ufunc_operation"]  # fmt: skip
 
 METHOD = "method"  # ndarray's own method: args[0].name(*args[1:])
 OPERATOR = "operator"  # operator.name(*args), so that both operands' special methods have their say
@@ -64,15 +64,22 @@ def numpy_ufunc(name: str) -> Any:
 _SHOWN_IN = ("numpy.char",)
 
 
+_named: dict[Callable[..., Any], Operation] = {}  # functions of NumPy's, of which there are some hundred
+
+
 def function_operation(function: Callable[..., Any]) -> Operation:
     """Name an array function."""
+    known = _named.get(function)
+    if known is not None:
+        return known
     module = getattr(function, "__module__", None) or ""
     name = getattr(function, "__name__", "")
     if module.partition(".")[0] == "numpy":
         for path in (f"{module}:{name}", *(f"{other}:{name.lstrip('_')}" for other in _SHOWN_IN)):
             try:
                 if numpy_function(path) is function:
-                    return Operation(FUNCTION, path)
+                    _named[function] = Operation(FUNCTION, path)
+                    return _named[function]
             except ProtocolError:
                 pass
     return Operation(FUNCTION, f"{module}:{name}", "", function)
@@ -112,20 +119,29 @@ def apply(operation: Operation, args: Sequence[Any], kwargs: Mapping[str, Any]) 
     Exception
         Whatever NumPy raises for it.
     """
+    function, args, kwargs = as_call(operation, args, kwargs)
+    return function(*args, **kwargs)
+
+
+Call = tuple["Callable[..., Any]", "Sequence[Any]", "Mapping[str, Any]"]
+
+
+def as_call(operation: Operation, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
+    """Return what carries an operation out: a function, and the arguments to call it with."""
     kind, name, variant, target = operation
     if kind == OPERATOR:
-        return getattr(operator, name)(*args)
+        return getattr(operator, name), args, {}
     if kind == METHOD:
-        return getattr(args[0], name)(*args[1:], **kwargs)
+        return getattr(args[0], name), args[1:], kwargs
     if kind == UFUNC:
         ufunc = target if target is not None else numpy_ufunc(name)
         if target is None and not isinstance(ufunc, np.ufunc):  # other libraries' (numba's) need not be of that type
             raise ProtocolError(f"NumPy {np.__version__} has no ufunc {name[:100]!r}")
-        return getattr(ufunc, variant)(*args, **kwargs)
+        return getattr(ufunc, variant), args, kwargs
     if kind == FUNCTION:
-        return (target if target is not None else numpy_function(name))(*args, **kwargs)
+        return (target if target is not None else numpy_function(name)), args, kwargs
     if kind == GET:
-        return getattr(args[0], name)
+        return getattr, (args[0], name), {}
     if kind == SET:
-        return setattr(args[0], name, args[1])
+        return setattr, (args[0], name, args[1]), {}
     raise ProtocolError(f"an operation of unknown kind {kind!r}")

@@ -8,7 +8,7 @@ one moment: copied between two looks at the version, or by the host under one ho
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from arrayhost.sync.guards import Guard
 
 __all__ = ["Operand", "evaluate_read", "snapshot", "snapshots"]
+
+CarryOut: TypeAlias = "Callable[[Operation, Sequence[Any], Mapping[str, Any]], Any]"
 
 _ATTEMPTS = 3
 _PAUSE = 30e-6
@@ -66,6 +68,7 @@ def evaluate_read(
     operands: Sequence[Operand],
     *,
     once: bool = False,
+    carry_out: CarryOut = apply,
 ) -> Any:
     """Evaluate a read whose arguments may hold hosted arrays, at any depth.
 
@@ -78,6 +81,8 @@ def evaluate_read(
         The hosted arrays in them.
     once : bool
         Do not try on live memory first, which may have to be repeated: an ndarray of the caller's is written to.
+    carry_out : callable
+        Carries the operation out on ndarrays, as `apply` does.
 
     Returns
     -------
@@ -102,7 +107,7 @@ def evaluate_read(
         live = list(operands)
     else:
         live = []
-    return _Reading(operation, args, kwargs, operands, live).run()
+    return _Reading(operation, args, kwargs, operands, live, carry_out).run()
 
 
 def _only_known_types(args: Sequence[Any], kwargs: Mapping[str, Any], operands: Sequence[Operand]) -> bool:
@@ -129,12 +134,14 @@ class _Reading:
         kwargs: Mapping[str, Any],
         operands: Sequence[Operand],
         live: list[Operand],
+        carry_out: CarryOut,
     ) -> None:
         self.operation = operation
         self.args = args
         self.kwargs = kwargs
         self.operands = operands
         self.live = live
+        self.carry_out = carry_out
         self.memory: dict[int, npt.NDArray[Any]] = {}
         self.direct = False  # whether `live` is being evaluated on hosted memory itself
 
@@ -229,7 +236,7 @@ class _Reading:
     def _evaluate(self) -> Any:
         args = [map_nested(arg, self._substitute) for arg in self.args]
         kwargs = {key: map_nested(arg, self._substitute) for key, arg in self.kwargs.items()}
-        return apply(self.operation, args, kwargs)
+        return self.carry_out(self.operation, args, kwargs)
 
     def _substitute(self, leaf: Any) -> Any:
         return self.memory.get(id(leaf), leaf)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import builtins
 import pickle
-import sys
 import traceback
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from arrayhost import errors
+from arrayhost.core.callers import calling_frame
 from arrayhost.errors import ProtocolError, RemoteError
 
 if TYPE_CHECKING:
@@ -107,9 +106,6 @@ def _rebuilt(name: str, args: Any, pickled: bytes | None, text: str, *, allow_pi
     return error
 
 
-_PACKAGE = str(Path(errors.__file__).parent)
-
-
 def describe_warnings(warned: Iterable[tuple[type[Warning], str]]) -> list[list[str]]:
     """Turn warnings into values that travel; `warn_caller` takes them."""
     return [[category.__name__, text] for category, text in warned]
@@ -123,9 +119,7 @@ def warn_caller(warned: Iterable[Iterable[str]]) -> None:
 
 def _warn(category: str, text: str) -> None:
     kind = _SAFE.get(f"numpy:{category}") or _SAFE.get(f"builtins:{category}") or _SAFE.get(f"arrayhost:{category}")
-    frame = sys._getframe(2)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        frame = frame.f_back
+    frame = calling_frame()
     warnings.warn_explicit(
         text,
         kind if kind is not None and issubclass(kind, Warning) else UserWarning,
