@@ -1,5 +1,6 @@
 """A hosted array beside the ndarray it stands for: the same results, views as proxies, values as ndarrays."""
 
+import math
 import operator
 import warnings
 from collections.abc import Callable, Iterator
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from arrayhost import ArrayManager, HostedArray
+from arrayhost import ArrayManager, HostedArray, locked
 from arrayhost.client.session import round_trips
 from tests.support import assert_same
 
@@ -25,7 +26,9 @@ SAMPLES = {
 @pytest.fixture(scope="module")
 def manager() -> Iterator[ArrayManager]:
     with ArrayManager() as running:
-        running.zeros(1)[0] = 1  # makes every connection that this module needs
+        held = [running.zeros(1) for _ in range(32)]
+        with locked(*held):  # opens the connection and the lock files that the tests will need
+            held[0][0] = 1
         yield running
 
 
@@ -434,3 +437,39 @@ def test_callmethod(manager: ArrayManager) -> None:
     assert hosted[0, 0] == 99
     with pytest.raises(AttributeError):
         hosted._callmethod("no_such_method")
+
+
+INDICES: dict[str, Any] = {
+    "numbers": np.array([1, 2, 4]),
+    "mask": np.array([True, False, True, False, True, False]),
+    "number": np.array(3),
+    "no number": np.array([], dtype=int),
+}
+# Given what hosts an array, and numbers of the shape that is assigned to.
+VALUES: dict[str, Callable[[Callable[[Any], Any], Any], Any]] = {
+    "a number": lambda host, numbers: 5.0,
+    "an ndarray": lambda host, numbers: numbers,
+    "a list": lambda host, numbers: numbers.tolist(),
+    "a hosted array": lambda host, numbers: host(numbers),
+    "a hosted array of another type": lambda host, numbers: host(numbers.astype("i4")),
+    "a hosted text": lambda host, numbers: host(numbers.astype("U5")),
+}
+
+
+@pytest.mark.parametrize("value", VALUES)
+@pytest.mark.parametrize("index", INDICES)
+@pytest.mark.parametrize("where", [lambda i: i, lambda i: (i,), lambda i: (i, ...)])
+def test_assigning_at_a_hosted_index(
+    manager: ArrayManager, index: str, value: str, where: Callable[[Any], Any]
+) -> None:
+    expected = np.arange(6.0)
+    a = manager.array(expected)
+    shape = np.shape(expected[INDICES[index]])
+    numbers = np.arange(10.0, 10.0 + math.prod(shape)).reshape(shape)
+    expected[where(INDICES[index])] = VALUES[value](lambda values: values, numbers)
+    a[where(manager.array(INDICES[index]))] = VALUES[value](manager.array, numbers)
+    assert_same(a.copy(), expected)
+    with a.write():
+        a[where(manager.array(INDICES[index]))] = 7
+    expected[where(INDICES[index])] = 7
+    assert_same(a.copy(), expected)

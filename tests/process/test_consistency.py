@@ -12,7 +12,7 @@ import pytest
 
 from arrayhost import ArrayManager
 from arrayhost.client.session import round_trips
-from tests.support import Child, child
+from tests.support import Child, child, wait_until
 
 N = 1_000_000
 
@@ -87,6 +87,19 @@ for k in range(int(sys.argv[2])):
         x[...] = 2**62
         x[::2] = -(2**62)
 print("done", flush=True)
+"""
+
+# Indices, and ten times as much for each, in one array and in two; all of them of one moment.
+PAIRING = """
+import itertools, sys, numpy as np, arrayhost
+manager = arrayhost.connect(sys.argv[1])
+both, index, values = (manager[name] for name in ("both", "index", "values"))
+print("ready", flush=True)
+for k in itertools.count():
+    with arrayhost.locked(both, index, values) as (x, i, v):
+        i[...] = (np.arange(i.size) + k) % 997
+        v[...] = 10 * i
+        x[: i.size], x[i.size :] = i, v
 """
 
 
@@ -250,8 +263,37 @@ def test_operands_rewritten_meanwhile_crash_nobody(manager: ArrayManager) -> Non
     assert n_done
     assert n_refused
     assert manager.statistics().pid == host_pid
+    assert target[:5].any()
     # Only the indices 0 to 4 were ever valid for all of it.
     assert not target[5:].any()
+
+
+def test_an_index_and_the_values_for_it_are_of_one_moment(manager: ArrayManager) -> None:
+    half = 500
+    manager["both"], manager["index"] = np.zeros(2 * half, np.int64), np.zeros(half, np.int64)
+    manager["values"] = np.zeros(half)
+    both, index, values = (manager[name] for name in ("both", "index", "values"))
+    floats = manager.zeros(997)
+    writes: tuple[Callable[[], Any], ...] = (
+        lambda: floats.__setitem__(both[:half], both[half:]),
+        lambda: floats.__setitem__(index, values),
+        lambda: np.put(floats, both[:half], both[half:]),
+        lambda: np.put(floats, index, values),
+        lambda: floats.atomic.exchange(both[:half], both[half:]),
+        lambda: floats.atomic.exchange(index, values),
+        lambda: floats.__setitem__((index,), values.view("i8").view(float)),
+    )
+    version = index.version
+    with child(PAIRING, manager.address) as writer:
+        writer.expect("ready")
+        for _ in range(30):
+            for write in writes:
+                write()
+                stored = floats.copy()
+                wrong = (stored != 0) & (stored != 10.0 * np.arange(997))
+                assert not wrong.any(), stored[wrong]
+        wait_until(lambda: index.version > version + 20)
+        writer.kill()
 
 
 def test_a_scalar_read_makes_no_round_trip(manager: ArrayManager) -> None:

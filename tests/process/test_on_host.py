@@ -161,6 +161,49 @@ def test_setting_the_shape(manager: ArrayManager) -> None:
             turned.shape = 6
 
 
+DTYPES: dict[str, tuple[Callable[[Any], Any], Any]] = {
+    "same size": (lambda x: x[:], "i8"),
+    "name": (lambda x: x[:], float),
+    "smaller": (lambda x: x[:], ">i4"),
+    "larger": (lambda x: x.view("i4")[:, :4], "f8"),
+    "fields": (lambda x: x[:], [("p", "i4"), ("q", "f4")]),
+    "does not divide": (lambda x: x.view("i4")[:, :3], "f8"),
+    "gaps": (lambda x: x[:, ::2], "i4"),
+    "order of columns": (lambda x: x.T, "i4"),
+    "objects": (lambda x: x[:], object),
+    "texts of any length": (lambda x: x[:], np.dtypes.StringDType()),
+    "nothing of the kind": (lambda x: x[:], "no dtype"),
+}
+
+
+@pytest.mark.parametrize("on_host", [False, True])
+@pytest.mark.parametrize("name", DTYPES)
+def test_setting_the_dtype(manager: ArrayManager, name: str, on_host: bool) -> None:
+    view, dtype = DTYPES[name]
+    values = np.arange(12.0).reshape(2, 6)
+    base = manager.array(values)
+    part, expected = view(base.on_host if on_host else base), view(values)
+    assert_same(set_dtype(part, dtype), set_dtype(expected, dtype))
+    assert_same(part.copy("K"), np.array(expected, order="K"))
+    assert part.strides == expected.strides
+    assert base.dtype == float
+    if part.dtype != float and part.dtype.names is None:
+        part[0, 0] = expected[0, 0] = 77
+        assert_same(base.copy(), values)
+
+
+def set_dtype(array: Any, dtype: Any) -> list[Any]:
+    """Set it; the type of the error, if there is one, and those of the warnings."""
+    outcome: list[Any] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            array.dtype = dtype
+        except Exception as error:
+            outcome.append(next(kind for kind in type(error).__mro__ if kind.__module__ == "builtins"))
+    return outcome + [(one.category, one.filename) for one in caught]
+
+
 def test_warnings_and_errors_follow_the_caller(manager: ArrayManager) -> None:
     hosted = manager.array([1.0, 0.0]).on_host
     with pytest.warns(RuntimeWarning, match="divide by zero encountered in divide") as caught:

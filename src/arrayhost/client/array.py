@@ -14,7 +14,7 @@ from arrayhost.client.attributes import Attributes
 from arrayhost.client.changes import Changes, wait_for_change, wait_for_change_async
 from arrayhost.client.dask_views import DaskSource, is_from_array
 from arrayhost.client.declared import Declared, DTypeT, ShapeT
-from arrayhost.client.evaluating import ArrayProxy, evaluate, evaluate_in_host
+from arrayhost.client.evaluating import ArrayProxy, evaluate, evaluate_in_host, travelling
 from arrayhost.client.returning import asked, follow, move_over
 from arrayhost.client.steady import MISSED, steady_arguments, steady_ufunc
 from arrayhost.client.untold import call
@@ -22,7 +22,6 @@ from arrayhost.core.handles import Written
 from arrayhost.core.records import ArrayStatistics
 from arrayhost.errors import ArgumentEncodingError, HostGoneError, UnsupportedError, format_bytes
 from arrayhost.evaluation.hosted import recover
-from arrayhost.evaluation.operands import foreign_as_ndarrays
 from arrayhost.evaluation.operations import (
     GET,
     HOSTED,
@@ -52,6 +51,8 @@ __all__ = ["HostedArray", "locked"]
 
 _GET_ITEM = Operation(OPERATOR, "getitem")
 _SET_ITEM = Operation(OPERATOR, "setitem")
+# Sent as they are.
+_PLAIN = frozenset([int, float, complex, bool, str, bytes, type(None), type(...), np.ndarray, np.float64, np.int64])
 
 
 class HostedArray(ArrayProxy, Declared[ShapeT, DTypeT]):
@@ -147,12 +148,14 @@ class HostedArray(ArrayProxy, Declared[ShapeT, DTypeT]):
         if self._source.hold() is not None:
             evaluate(_SET_ITEM, (self, index, value), {})
             return
+        if type(index) not in _PLAIN or type(value) not in _PLAIN:
+            index, value = travelling(self, (index, value))
         try:
-            self._source.link.set_item(self, foreign_as_ndarrays(index), foreign_as_ndarrays(value))
+            self._source.link.set_item(self, index, value)
         except HostGoneError as error:
             if not error.nothing_sent or not move_over(self):
                 raise
-            self._source.link.set_item(self, foreign_as_ndarrays(index), foreign_as_ndarrays(value))
+            self._source.link.set_item(self, index, value)
         except ArgumentEncodingError:
             if not self._source.link.is_remote:
                 raise

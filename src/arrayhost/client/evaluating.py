@@ -11,7 +11,7 @@ import numpy as np
 from arrayhost.client.attributing import apply_for_caller
 from arrayhost.client.returning import asked, follow
 from arrayhost.core.handles import Written
-from arrayhost.errors import ArgumentEncodingError, WouldDeadlock
+from arrayhost.errors import ArgumentEncodingError, UnsupportedError, WouldDeadlock
 from arrayhost.evaluation.hosted import evaluate_hosted
 from arrayhost.evaluation.operands import foreign_as_ndarrays, grouped, leaves, map_nested, map_results
 from arrayhost.evaluation.operations import HOSTED, OPERATOR
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from arrayhost.memory.segments import Mapping as SegmentMapping
     from arrayhost.sync.guards import Guard, Hold
 
-__all__ = ["ArrayProxy", "evaluate", "evaluate_in_host"]
+__all__ = ["ArrayProxy", "evaluate", "evaluate_in_host", "travelling"]
 
 
 class ArrayProxy:
@@ -221,6 +221,25 @@ def _substitution(operands: Sequence[ArrayProxy]) -> Callable[[Any], Any]:
     return lambda leaf: copies.get(id(leaf), leaf)
 
 
+def _with_values_of_others(
+    host: bytes, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[Sequence[Any], Mapping[str, Any]]:
+    """Replace what other hosts own by its values, views of one array as of one moment: a host does not ask another."""
+    others = [operand for operand in leaves(args, kwargs, ArrayProxy) if operand._source.link.host_id != host]
+    if not others:
+        return args, kwargs
+    substitute = _substitution(others)
+    return [map_nested(arg, substitute) for arg in args], {
+        key: map_nested(arg, substitute) for key, arg in kwargs.items()
+    }
+
+
+def travelling(proxy: ArrayProxy, values: Sequence[Any]) -> Sequence[Any]:
+    """Return values as they are sent to a proxy's host: other libraries' arrays and other hosts' as ndarrays."""
+    values = [foreign_as_ndarrays(value) for value in values]
+    return _with_values_of_others(proxy._source.link.host_id, values, {})[0]
+
+
 def _private_copies(views: Sequence[ArrayProxy]) -> list[npt.NDArray[Any]]:
     """Copy views of one array as of one moment. Cost: at most one round trip, but inside a section none."""
     if len(views) == 1 or views[0]._source.hold() is not None:
@@ -239,6 +258,13 @@ def _ask(
     if operation.kind != OPERATOR:
         # Operators first ask the other operand's type, which must be what it was.
         args, kwargs = foreign_as_ndarrays(list(args)), foreign_as_ndarrays(dict(kwargs))
+    host = proxy._source.link.host_id
+    if any(target._source.link.host_id != host for target in targets):
+        raise UnsupportedError(
+            "one operation cannot write to arrays of two hosts: give it ndarrays for the results and assign these, or "
+            "open arrayhost.locked(a, b) on both"
+        )
+    args, kwargs = _with_values_of_others(host, args, kwargs)
     operands = leaves(args, kwargs, ArrayProxy)
     try:
         result = asked(operands, lambda: proxy._source.link.evaluate(operation, args, kwargs))

@@ -21,6 +21,7 @@ from arrayhost.client.protocols import METHODS as PROTOCOL_METHODS
 from arrayhost.client.steady import MISSED, steady_arguments, steady_binary
 from arrayhost.client.unmapped import UnmappedArray
 from arrayhost.client.untold import call, call_swapped, call_unary
+from arrayhost.core.layout import check_mappable
 from arrayhost.evaluation.operations import GET, METHOD, OPERATOR, SET, Operation
 from arrayhost.evaluation.tables import COMPUTING_METHODS
 
@@ -167,7 +168,7 @@ def _fact(name: str) -> tuple[property, property]:
         return getattr(self._layout, name)
 
     doc = getattr(np.ndarray, name).__doc__
-    put = _set_shape if name == "shape" else None
+    put = _SETTABLE.get(name)
     return property(from_view, put, doc=doc), property(from_layout, put, doc=doc)
 
 
@@ -183,16 +184,25 @@ def _view(name: str, *, settable: bool) -> property:
     return property(get, put if settable else None, doc=getattr(np.ndarray, name).__doc__)
 
 
-def _set_shape(self: HostedArray, shape: Any) -> None:
-    """Give this proxy another shape; other proxies of the array keep theirs, as other views of an ndarray do."""
-    form = self.layout.phantom()
-    # Raises where a copy would be needed, and warns where NumPy deprecates it.
-    call_for_caller(setattr, form, "shape", shape)
-    _take_form(self, form)
+def _setting(name: str) -> Callable[[HostedArray, Any], None]:
+    """Make what sets a proxy's shape or dtype; other proxies of the array keep theirs, as views of an ndarray do."""
+
+    def put(self: HostedArray, value: Any) -> None:
+        form = self.layout.phantom()
+        # Raises where that would need a copy or makes no sense, and warns where NumPy deprecates it.
+        call_for_caller(setattr, form, name, value)
+        check_mappable(form.dtype)
+        _take_form(self, form)
+
+    return put
+
+
+_SETTABLE = {name: _setting(name) for name in ("shape", "dtype")}
 
 
 def _take_form(self: HostedArray, form: np.ndarray[Any, Any]) -> None:
-    self._become(self._with_layout(replace(self.layout, shape=form.shape, strides=form.strides)))
+    layout = replace(self.layout, shape=form.shape, strides=form.strides, dtype=form.dtype)
+    self._become(self._with_layout(layout))
 
 
 def _resize(self: HostedArray, *new_shape: Any, refcheck: bool = True) -> None:

@@ -47,18 +47,28 @@ def evaluate(operation: Operation, args: Sequence[Any], kwargs: Mapping[str, Any
     Exception
         What NumPy raises; `LockTimeoutError`, `WouldDeadlock`, `TornArrayError`, `HostMemoryError`.
     """
-    if operation.kind == HOSTED:
-        # Indices and values are read before the lock is taken.
-        return evaluate_hosted(operation.name, [args[0], *_privately(args[1:])], kwargs)
     targets = [target for target in written_arguments(operation, args, kwargs) if isinstance(target, Operand)]
+    if operation.kind == HOSTED:
+        return _evaluate_hosted(operation.name, args, kwargs, targets, timeout)
     if not targets:
         return evaluate_read(operation, args, kwargs, leaves(args, kwargs, Operand))
     return _Write(operation, args, kwargs, targets, timeout).run()
 
 
+def _evaluate_hosted(
+    name: str, args: Sequence[Any], kwargs: Mapping[str, Any], targets: Sequence[Operand], timeout: float
+) -> Any:
+    """Evaluate what ndarray does not have; hosted indices and values are of the moment of the write."""
+    sources = leaves(args[1:], {}, Operand)
+    if not sources:
+        return evaluate_hosted(name, args, kwargs)
+    with _locked(targets, sources, timeout):
+        return evaluate_hosted(name, [args[0], *_privately(args[1:])], kwargs)
+
+
 def set_item(target: Operand, index: Any, value: Any, timeout: float) -> None:
-    """Carry out ``target[index] = value`` for an index and a value that hold no hosted array."""
-    if not _fails_early(target, value):
+    """Carry out ``target[index] = value``."""
+    if not _fails_early(target, value) or (type(index) is not int and leaves((index,), {}, Operand)):
         evaluate(Operation(OPERATOR, "setitem"), (target, index, value), {}, timeout)
         return
     hold = target.guard.acquire(EXCLUSIVE, timeout, "exclusive lock")
@@ -102,12 +112,18 @@ class _Write:
         self.given: Any = None  # what was to be assigned, before it was converted
 
     def run(self) -> Any:
-        self._take_copies_of_indices()
-        fails = not self._convert_value()
-        with self._locked() as holds:
+        sources = leaves(self.args, self.kwargs, Operand)
+        # What hosted arrays hold is read under their locks, so that all of it is of the moment of the write; what came
+        # with the request is converted before, so that others wait no longer than they must.
+        reads_hosted = bool(leaves(self.args[1:], {}, Operand))
+        fails = not reads_hosted and not self._convert_value()
+        with _locked(self.targets, sources, self.timeout) as holds:
             for target in self.targets:
                 if self.operation.name not in _BLIND:
                     target.guard.check_whole()
+            if reads_hosted:
+                self._take_copies_of_indices()
+                fails = not self._convert_value()
             try:
                 result = self._write(holds, by_copy=fails)
             except (TypeError, ValueError) as error:
@@ -118,7 +134,7 @@ class _Write:
             return map_results(result, self._wrap)
 
     def _take_copies_of_indices(self) -> None:
-        """Replace hosted operands that serve as indices or counts by private copies, before any lock is held."""
+        """Replace hosted operands that serve as indices or counts by private copies: no index may change in use."""
         name = self.operation.name
         if self.operation.variant in ("at", "reduceat") or name in (
             "setitem", "__setitem__", "put", "numpy:put", "numpy:put_along_axis", "numpy:place"
@@ -173,26 +189,6 @@ class _Write:
 
     def _numeric(self, dtype: np.dtype[Any]) -> bool:
         return dtype.kind in _NUMBERS and all(target.live.dtype.kind in _NUMBERS for target in self.targets)
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[list[Hold]]:
-        """Hold every operand's lock, in the order of the slots: exclusive for targets, shared for sources."""
-        sources = leaves(self.args, self.kwargs, Operand)
-        modes = {operand.guard.slot: (operand, SHARED) for operand in reversed(sources)}
-        for target in self.targets:
-            modes[target.guard.slot] = (target, EXCLUSIVE)
-        holds: list[Hold] = []
-        try:
-            for slot in sorted(modes):
-                operand, mode = modes[slot]
-                what = "exclusive lock" if mode == EXCLUSIVE else "shared lock on an operand"
-                holds.append(operand.guard.acquire(mode, self.timeout, what))
-                if mode == SHARED:
-                    operand.guard.check_whole()
-            yield [hold for hold in holds if hold.mode == EXCLUSIVE]
-        finally:
-            for hold in reversed(holds):
-                hold.release()
 
     def _write(self, holds: list[Hold], *, by_copy: bool) -> Any:
         if by_copy or must_copy(self.operation, [target.live for target in self.targets], may_raise=_may_raise()):
@@ -257,6 +253,26 @@ class _Write:
         return array
 
 
+@contextlib.contextmanager
+def _locked(targets: Sequence[Operand], sources: Sequence[Operand], timeout: float) -> Iterator[list[Hold]]:
+    """Hold the locks of all operands, in the order of the slots; yield the exclusive ones, which are the targets'."""
+    modes = {operand.guard.slot: (operand, SHARED) for operand in reversed(sources)}
+    for target in targets:
+        modes[target.guard.slot] = (target, EXCLUSIVE)
+    holds: list[Hold] = []
+    try:
+        for slot in sorted(modes):
+            operand, mode = modes[slot]
+            what = "exclusive lock" if mode == EXCLUSIVE else "shared lock on an operand"
+            holds.append(operand.guard.acquire(mode, timeout, what))
+            if mode == SHARED:
+                operand.guard.check_whole()
+        yield [hold for hold in holds if hold.mode == EXCLUSIVE]
+    finally:
+        for hold in reversed(holds):
+            hold.release()
+
+
 def _may_raise() -> bool:
     """Whether a floating-point condition would end an operation in its middle."""
     return "raise" in np.geterr().values()
@@ -265,6 +281,8 @@ def _may_raise() -> bool:
 def _privately(args: Sequence[Any]) -> list[Any]:
     """Replace operands in arguments by copies; those of one array show one moment."""
     copies: dict[int, npt.NDArray[Any]] = {}
+    for operand in leaves(args, {}, Operand):
+        operand.guard.check_whole()  # also of an array whose lock is held
     for views in grouped(leaves(args, {}, Operand), lambda operand: operand.guard):
         copies.update(zip(map(id, views), snapshots(views), strict=True))
     return [map_nested(arg, lambda leaf: copies.get(id(leaf), leaf)) for arg in args]
