@@ -221,7 +221,7 @@ class HostedArray(ArrayProxy, Declared[ShapeT, DTypeT]):
 
         `dask.array.from_array`, which copies arrays before it looks at them, gets what it can slice later instead.
         """
-        if is_from_array(sys._getframe(1)):
+        if self.elsewhere is None and is_from_array(sys._getframe(1)):
             return DaskSource(self)  # type: ignore[return-value]  # Dask alone sees it
         private = self._private_copy()
         wanted: Any = order

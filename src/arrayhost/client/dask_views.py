@@ -107,6 +107,7 @@ def to_dask(a: HostedArray, chunks: Any = "auto") -> Any:
     Parameters
     ----------
     a : HostedArray
+        One on a cluster gives its own chunks, as ``a.to_dask()``, cut anew if `chunks` says so.
     chunks : int, tuple, str
         As for `dask.array.from_array`.
 
@@ -145,4 +146,7 @@ def to_dask(a: HostedArray, chunks: Any = "auto") -> Any:
         raise ImportError("to_dask() needs Dask: pip install 'arrayhost[dask]'") from error
     if not isinstance(a, ArrayProxy):
         raise TypeError(f"to_dask() takes a hosted array, not a {type(a).__name__}")
+    if a.elsewhere is not None:
+        cut = a.to_dask()  # type: ignore[attr-defined]  # an array on a cluster has it
+        return cut if chunks == "auto" else cut.rechunk(chunks)
     return da.from_array(DaskSource(a), chunks=chunks, inline_array=True)

@@ -225,7 +225,8 @@ def _with_values_of_others(
     host: bytes, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> tuple[Sequence[Any], Mapping[str, Any]]:
     """Replace what other hosts own by its values, views of one array as of one moment: a host does not ask another."""
-    others = [operand for operand in leaves(args, kwargs, ArrayProxy) if operand._source.link.host_id != host]
+    operands = leaves(args, kwargs, ArrayProxy)
+    others = [one for one in operands if one.elsewhere is None and one._source.link.host_id != host]
     if not others:
         return args, kwargs
     substitute = _substitution(others)
