@@ -11,6 +11,7 @@ from arrayhost.client.session import Session
 from arrayhost.client.ways import UnixWay
 from arrayhost.wire.frames import Kind
 from tests.faults.harness import Run, Victim, count, flat, in_fresh_process, report, scaled, victims
+from tests.support import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.watchdog(240)]
 
@@ -38,6 +39,7 @@ def cycle(run: Run) -> None:
 
         for _ in scaled(run, run.n // 4 // BATCH).rounds():
             turn()
+        wait_until(lambda: not manager.statistics().n_arrays, what="the last of them to be freed")
         report(f"  {run.n:,} create/attach/drop cycles:")
         with flat(manager, run.n):
             for _ in scaled(run, run.n // BATCH).rounds():

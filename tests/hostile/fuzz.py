@@ -119,6 +119,13 @@ class Mutator:
         kind, body = self.pick(bodies)
         return pack_frame(int(kind), 1, encoder.encode(body))
 
+    def descriptors(self, frame: bytes, fd: int) -> list[int]:
+        """What to send along: mostly nothing, whatever the frame announces; else as many as it says, or not."""
+        if self.rng.random() < 0.95:
+            return []
+        announced = frame[4] if len(frame) > 4 else 0
+        return [fd] * self.pick([1, 2, 5, min(announced, 100), 64, 100])
+
     def frame(self) -> bytes:
         """A frame, or what is none, of a few kinds."""
         frame = self._any_frame()
@@ -184,6 +191,7 @@ class Attack:
         self._session: Peer | None = None
         self._peer: Peer | None = None
         self._ident = b""
+        self._null = os.open(os.devnull, os.O_RDONLY)
 
     def send(self, n: int) -> None:
         for _ in range(n):
@@ -194,8 +202,9 @@ class Attack:
             self._connect()
         assert self._peer is not None
         try:
-            self._peer.send(frame)
-            if not is_complete(frame):
+            fds = self.mutator.descriptors(frame, self._null)
+            self._peer.send(frame, fds)
+            if fds or not is_complete(frame):
                 self._peer.socket.shutdown(1)  # the rest will never come
             answer = self._peer.receive()
         except ConnectionError:
@@ -213,6 +222,11 @@ class Attack:
         if self._session is None:
             self._session, self._ident = session_peer(self.address)
         self._peer = calls_peer(self.address, self._ident)
+
+    def end(self) -> None:
+        """Hang up for good."""
+        self.close()
+        os.close(self._null)
 
     def close(self) -> None:
         for peer in (self._peer, self._session):
@@ -246,6 +260,7 @@ def attack_host(n_frames: int, rng: np.random.Generator, *, trusts: bool, warm_u
             for name in set(manager) - {"a"}:
                 del manager[name]
             n_frames -= 5000
+        attack.end()
         seconds = time.monotonic() - started
         manager["alive"] = np.arange(5)
         assert manager["alive"].sum() == 10
