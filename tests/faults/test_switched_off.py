@@ -99,7 +99,7 @@ def test_a_scenario_notices(run: Run, monkeypatch: pytest.MonkeyPatch, census: C
     try:
         with pytest.raises((AssertionError, ArrayHostError, EOFError, pytest.fail.Exception)) as caught:
             scenario(scaled(run, n))
-        report(f"  without it: {str(caught.value).splitlines()[0][:150]}")
+        report(f"  without it: {(str(caught.value) or repr(caught.value)).splitlines()[0][:150]}")
     finally:
         monkeypatch.undo()
         census.kill_new_processes()

@@ -218,7 +218,7 @@ def test_a_test_notices(monkeypatch: pytest.MonkeyPatch, census: Census, tmp_pat
             (AssertionError, arrayhost.ArrayHostError, OSError, ValueError, LookupError, pytest.fail.Exception)
         ) as caught:
             check(tmp_path)
-        report(f"  without it: {str(caught.value).splitlines()[0][:150]}")
+        report(f"  without it: {(str(caught.value) or repr(caught.value)).splitlines()[0][:150]}")
     finally:
         monkeypatch.undo()
         census.kill_new_processes()
