@@ -248,10 +248,16 @@ def test_sigterm_leaves_no_socket_and_ends_the_process_as_ever(socket_path: Path
 
 class Sleeper:
     def start(self) -> int:
+        reader, writer = os.pipe()
         pid = os.fork()
         if not pid:
+            os.write(writer, b".")
             time.sleep(60)
             os._exit(0)
+        # Python forgets signals that come before a child is set up.
+        assert os.read(reader, 1) == b"."
+        os.close(reader)
+        os.close(writer)
         return pid
 
 
