@@ -22,7 +22,9 @@ test: $(VENV)/.dev
 
 # Minutes of kills, stops, interrupts, forks and failing calls at random points; prints seeds and figures.
 faults: $(VENV)/.dev
-	ARRAYHOST_FAULTS=long $(BIN)/python -m pytest -s --timeout 1200 tests/faults tests/hostile/test_switched_off.py $(ARGS)
+	ARRAYHOST_FAULTS=long ARRAYHOST_MANY=100000 $(BIN)/python -m pytest -s --timeout 1200 tests/faults \
+		tests/hostile/test_switched_off.py tests/hostile/test_stalls.py tests/hostile/test_memory.py \
+		tests/process/test_many_arrays.py::test_a_hundred_thousand_at_once_under_1024_descriptors $(ARGS)
 
 # The conformance and consumers suites once more, all of them, on a host that is reached over TCP.
 remote: $(VENV)/.dev

@@ -98,8 +98,9 @@ def kill_clients(run: Run) -> None:
                 if run.rng.random() < 0.9:  # else: while it connects, perhaps
                     wait_until(lambda: words[which], what="its first call")  # noqa: B023  # asked at once
                 run.pause(0.008)
-                alive[which].kill()
-                alive[which].wait()
+                number = run.rng.choice([signal.SIGKILL, signal.SIGTERM])
+                alive[which].signal(number)
+                assert alive[which].wait() == -number
                 n_inside += int(words[N_VICTIMS + which])
                 words[which] = words[N_VICTIMS + which] = 0
                 started = time.monotonic()

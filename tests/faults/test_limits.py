@@ -13,6 +13,7 @@ import pytest
 from arrayhost import ArrayHostError, ArrayManager
 from arrayhost.memory import _libc
 from tests.faults.harness import count, nothing_left, report, shared_words
+from tests.support import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.watchdog(120)]
 
@@ -50,6 +51,7 @@ def _fail_to_map() -> Any:
 CALLS: list[tuple[Any, str, Callable[[], Any]]] = [
     (os, "memfd_create", _raise(errno.EMFILE)),
     (os, "ftruncate", _raise(errno.ENOSPC)),  # as on a full file system
+    (os, "posix_fallocate", _raise(errno.ENOSPC)),
     (_libc, "_mmap_call", _fail_to_map),
     (os, "fchmod", _raise(errno.EPERM)),
     (os, "open", _raise(errno.EMFILE)),
@@ -83,6 +85,7 @@ def test_a_call_that_fails_at_the_nth_time(where: str, monkeypatch: pytest.Monke
         doings = _doings(manager, kept)
         for do in doings:
             do()
+        wait_until(lambda: manager.statistics().n_arrays == 1, what="what was only tried to be freed")
         errors: list[str] = []
         with nothing_left(manager):
             for which in range(1, len(CALLS) + 1):

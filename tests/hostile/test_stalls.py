@@ -33,6 +33,7 @@ from tests.hostile.peers import (
 from tests.support import child, wait_until
 
 N_STALLERS = 500
+DRIP_SECONDS = 0.3
 # The deadlines of a test: short, so that their end can be waited for.
 SHORT = Limits(hello_seconds=2.0, idle_seconds=0.5, message_seconds=2.0, lease_seconds=2.0, patience=0.5)
 
@@ -60,6 +61,13 @@ def half_hello(address: str) -> list[Peer]:
     return [peer]
 
 
+def one_byte(address: str) -> list[Peer]:
+    """The first of a hello's bytes; a thread sends the others, one after the other."""
+    peer = Peer(address)
+    peer.send(HELLO[:1])
+    return [peer]
+
+
 def hello_without_reading(address: str) -> list[Peer]:
     peer = Peer(address)
     peer.send(pack_frame(Kind.HELLO, 0, pack_hello(Hello(SESSION, os.urandom(16)))))
@@ -82,6 +90,7 @@ def half_request(address: str) -> list[Peer]:
 STEPS: dict[str, Callable[[str], list[Peer]]] = {
     "silent": silent,
     "half a hello": half_hello,
+    "a byte at a time": one_byte,
     "hello, not reading": hello_without_reading,
     "half a lease message": half_lease_message,
     "half a request of 64 MiB": half_request,
@@ -91,12 +100,28 @@ STEPS: dict[str, Callable[[str], list[Peer]]] = {
 @contextlib.contextmanager
 def crowd(address: str, stall: Callable[[str], list[Peer]]) -> Iterator[list[Peer]]:
     peers: list[Peer] = []
+    stop = threading.Event()
+
+    def drip() -> None:
+        for byte in HELLO[1:]:
+            if stop.wait(DRIP_SECONDS):
+                return
+            for peer in list(peers):
+                with contextlib.suppress(OSError):
+                    peer.send(bytes([byte]))
+
+    thread = threading.Thread(target=drip)
     with many_descriptors():
         try:
             for _ in range(N_STALLERS):
                 peers += stall(address)
+            if stall is one_byte:
+                thread.start()
             yield peers
         finally:
+            stop.set()
+            if thread.ident:
+                thread.join()
             for peer in peers:
                 peer.close()
 
