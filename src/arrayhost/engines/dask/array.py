@@ -88,10 +88,10 @@ class ClusterArray(HostedArray):
     @property
     def flags(self) -> Any:
         """As of an array of this form in one piece."""
-        flags = self.layout.phantom().flags
+        form = self.layout.phantom()
         if self._fixed or self._source.link.mode == READ_ONLY:
-            flags.writeable = False
-        return flags
+            form.flags.writeable = False
+        return form.flags
 
     @property
     def on_host(self) -> HostedArray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import sys
 import threading
 import time
@@ -13,6 +14,7 @@ from distributed import Client, Security, get_worker, rejoin, secede, wait
 from distributed.comm.core import CommClosedError
 from distributed.worker import thread_state  # type: ignore[attr-defined]  # defined elsewhere, and set there
 
+from arrayhost.core.addresses import TCP_PREFIX, parse_tcp
 from arrayhost.engines.dask.scheduler import CataloguePlugin
 from arrayhost.errors import ClusterTimeoutError, HostGoneError, ReadOnlyError
 from arrayhost.wire.hello import READ_ONLY, READ_WRITE
@@ -115,14 +117,21 @@ class ClusterLink:
         client = _workers_client(address)
         try:
             if client is None:
+                seconds = min(_CONNECT_SECONDS, self.options.timeout)
+                self._knock(seconds)
                 client = Client(
-                    address, timeout=_CONNECT_SECONDS, security=self.security, set_as_default=False, name="arrayhost"
+                    address, timeout=seconds, security=self.security, set_as_default=False, name="arrayhost"
                 )
             client.register_plugin(CataloguePlugin())
         except (OSError, TimeoutError) as error:
             raise HostGoneError(f"no Dask scheduler answers at {self.options.place}: {error}") from error
         self._client, self._pid = client, os.getpid()
         self.hello()
+
+    def _knock(self, seconds: float) -> None:
+        """Raise OSError if nobody listens there: a Dask client that cannot connect leaves a thread behind."""
+        place = parse_tcp(TCP_PREFIX + self.options.place)
+        socket.create_connection(place, timeout=seconds).close()
 
     def hello(self, directory: str | None = None, *, durable: bool = False) -> dict[str, Any]:
         """Learn which catalogue this is; offer it a directory."""

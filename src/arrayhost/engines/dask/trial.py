@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import shutil
 import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distributed import LocalCluster
@@ -18,6 +20,18 @@ if TYPE_CHECKING:
 __all__ = ["TrialCluster"]
 
 LOOPBACK = "127.0.0.1"
+
+
+_SCRATCH = "arrayhost-dask-"
+
+
+def _sweep() -> None:
+    """Take away what clusters whose process was killed have left."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*"):
+        pid = folder.name.removeprefix(_SCRATCH).partition("-")[0]
+        with contextlib.suppress(OSError):
+            if pid.isdigit() and folder.stat().st_uid == os.getuid() and not Path(f"/proc/{pid}").exists():
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 class TrialCluster:
@@ -42,7 +56,8 @@ class TrialCluster:
     """
 
     def __init__(self, options: ClusterAddress, security: Security | None = None) -> None:
-        self.scratch = tempfile.mkdtemp(prefix="arrayhost-dask-")
+        _sweep()
+        self.scratch = tempfile.mkdtemp(prefix=f"{_SCRATCH}{os.getpid()}-")
         settings: dict[str, Any] = {} if options.memory is None else {"memory_limit": options.memory}
         try:
             self.cluster = LocalCluster(
