@@ -152,6 +152,7 @@ def test_copies_keep_their_order(manager: ArrayManager, order: str) -> None:
             assert (view + 1).strides == (pick(array) + 1).strides
 
 
+@pytest.mark.filterwarnings("ignore:Setting the shape:DeprecationWarning")  # by NumPy 2.5
 def test_setting_the_shape(manager: ArrayManager) -> None:
     for hosted in (manager.arange(6), manager.arange(6).on_host):
         hosted.shape = 2, 3
