@@ -79,6 +79,26 @@ def test_hosted_arrays_among_the_other_arguments_are_written_to_or_used(manager:
     assert_same(a.copy(), np.arange(1, 5))
 
 
+class Counting:
+    """An object that counts what is done with it, and then cannot do it."""
+
+    def __init__(self) -> None:
+        self.n_added = 0
+
+    def __radd__(self, other: Any) -> Any:
+        self.n_added += 1
+        raise TypeError("not to be added")
+
+
+@pytest.mark.parametrize("size", [3, 5000])
+@pytest.mark.parametrize("add", [lambda a, x: a + x, lambda a, x: np.add(a, x), lambda a, x: np.add.outer(a[:1], x)])
+def test_code_of_the_callers_runs_once(manager: ArrayManager, size: int, add: Callable[[Any, Any], Any]) -> None:
+    counting = Counting()
+    with pytest.raises(TypeError, match="not to be added"):
+        add(manager.ones(size), np.array([counting] * size if size == 3 else [counting], dtype=object))
+    assert counting.n_added == 1
+
+
 def test_warnings_and_errors_are_numpys(manager: ArrayManager) -> None:
     a = manager.zeros(4)
     with pytest.warns(RuntimeWarning, match="divide by zero"):

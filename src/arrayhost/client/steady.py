@@ -22,9 +22,10 @@ __all__ = ["MISSED", "steady_arguments", "steady_binary", "steady_ufunc"]
 
 # Stands for a result that has to be found the general way.
 MISSED = object()
-# Values that hold no hosted array and bring no code of their own into an operation.
-_NUMBERS = frozenset([int, float, complex, bool, np.ndarray, *np.sctypeDict.values()]) - {np.object_}
+# Values that hold no hosted array and bring no code of their own into an operation; neither do ndarrays of such.
+_NUMBERS = frozenset([int, float, complex, bool, *np.sctypeDict.values()]) - {np.object_}
 _PLAIN = _NUMBERS | {type(None), str, type, np.dtype, type(np.dtype("f8")), type(np._NoValue)}
+_ndarray = np.ndarray
 
 
 def steady_binary(
@@ -45,7 +46,8 @@ def steady_binary(
     mine = proxy._steady()
     if mine is None:
         return MISSED
-    if type(other) not in _NUMBERS:
+    kind = type(other)
+    if kind not in _NUMBERS and (kind is not _ndarray or other.dtype.hasobject):
         if not isinstance(other, ArrayProxy):
             return MISSED
         other = other._steady()
@@ -63,7 +65,7 @@ def steady_ufunc(ufunc: np.ufunc, inputs: tuple[Any, ...]) -> Any:
     left, right = inputs
     if isinstance(left, ArrayProxy):
         return steady_binary(ufunc, left, right)
-    return steady_binary(ufunc, right, left, call_swapped) if type(left) in _NUMBERS else MISSED
+    return steady_binary(ufunc, right, left, call_swapped) if isinstance(right, ArrayProxy) else MISSED
 
 
 def steady_arguments(hosted: Sequence[Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any] | None:
@@ -76,7 +78,7 @@ def steady_arguments(hosted: Sequence[Any], args: Sequence[Any], kwargs: Mapping
     args, kwargs
         Arguments that must be plain. A hosted array here could be written to.
     """
-    if (args or kwargs) and not all(type(part) in _PLAIN or _is_axes(part) for part in (*args, *kwargs.values())):
+    if (args or kwargs) and not all(map(_is_plain, (*args, *kwargs.values()))):
         return None
     values: list[Any] = []
     versions: list[int] = []
@@ -87,7 +89,7 @@ def steady_arguments(hosted: Sequence[Any], args: Sequence[Any], kwargs: Mapping
             if copy is None:
                 return None
             values.append(copy)
-        elif type(part) in _NUMBERS:
+        elif _is_number(part):
             values.append(part)
         else:
             return None
@@ -97,5 +99,12 @@ def steady_arguments(hosted: Sequence[Any], args: Sequence[Any], kwargs: Mapping
     return values
 
 
-def _is_axes(value: Any) -> bool:
-    return type(value) is tuple and all(type(item) is int for item in value)
+def _is_number(value: Any) -> bool:
+    kind = type(value)
+    return kind in _NUMBERS or (kind is _ndarray and not value.dtype.hasobject)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is a number, an ndarray of such, an option of NumPy's, or axes."""
+    kind = type(value)
+    return kind in _PLAIN or _is_number(value) or (kind is tuple and all(type(item) is int for item in value))

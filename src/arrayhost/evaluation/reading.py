@@ -112,7 +112,7 @@ def evaluate_read(
 
 def _only_known_types(args: Sequence[Any], kwargs: Mapping[str, Any], operands: Sequence[Operand]) -> bool:
     """Whether no argument is of a type that may run code of its own on the operands."""
-    known = True
+    known = not any(isinstance(arg, np.ndarray) and arg.dtype.hasobject for arg in (*args, *kwargs.values()))
 
     def look(leaf: Any) -> Any:
         nonlocal known
