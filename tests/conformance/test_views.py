@@ -131,7 +131,7 @@ def test_view(manager: ArrayManager, other_process: Connection, kind: str) -> No
     other_process.send(data)
     name, seen, writeable, error = other_process.recv()
 
-    assert name == type(hosted).__name__
+    assert name == type(hosted).__qualname__
     assert_same(seen, np.asarray(expected, order="C"))
     assert writeable == expected.flags.writeable
     if expected.flags.writeable:

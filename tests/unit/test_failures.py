@@ -40,6 +40,7 @@ def travel(error: BaseException, *, with_traceback: bool = False, allow_pickle: 
         errors.TornArrayError(12),
         errors.HostMemoryError(10**12, 5, "this machine"), errors.StaleProxyError("gone"), errors.WouldDeadlock("you"),
         errors.DescriptorLimitError("a memory file", 7, 1024, "process 7"),
+        errors.GatherLimitError("sort", 10**10, 10**8), errors.ClusterTimeoutError("a cluster", 5.0, 0),
     ],
     ids=lambda error: type(error).__name__ if isinstance(error, BaseException) else str(error),
 )  # fmt: skip
@@ -55,8 +56,8 @@ def test_safe_types_arrive_as_themselves(error: BaseException, allow_pickle: boo
 
 
 def test_every_error_of_the_package_is_safe() -> None:
-    with_facts = (errors.LockTimeoutError, errors.TornArrayError, errors.HostMemoryError,
-                  errors.DescriptorLimitError, errors.RemoteError)  # fmt: skip
+    with_facts = (errors.LockTimeoutError, errors.TornArrayError, errors.HostMemoryError, errors.DescriptorLimitError,
+                  errors.RemoteError, errors.GatherLimitError, errors.ClusterTimeoutError)  # fmt: skip
     for name, kind in errors.errors_by_name().items():
         if kind not in with_facts:
             assert type(travel(kind("text"), allow_pickle=False)) is kind, name
