@@ -49,6 +49,16 @@ class Hoarder:
         self.kept = pieces[::60]
         del pieces
 
+    def exhaust(self) -> None:
+        """Leave this process no descriptor."""
+        self.limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        lowest = os.dup(0)
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, self.limits[1]))
+
+    def relax(self) -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, self.limits)
+
     def wait(self) -> int:
         before = resource.getrlimit(resource.RLIMIT_DATA)[0]
         deadline = time.monotonic() + 10
@@ -164,3 +174,19 @@ def test_what_was_freed_goes_back_to_the_system() -> None:
         before = private(pid)
         hoarder.scatter()
         wait_until(lambda: private(pid) < before + 8 * MIB, what="the host to give 60 MiB back")
+
+
+def test_a_host_without_descriptors_goes_on_without_a_bound(manager: Arrays) -> None:
+    pid = manager.statistics().pid
+    before = soft_limit(pid)
+    a, hoarder = manager.ones(10), manager.Hoarder()
+    hoarder.exhaust()
+    try:
+        for _ in range(3):
+            wait_until(lambda: soft_limit(pid) == before, what="the bound to go")
+            assert a.on_host.sum() == 10
+            hoarder.keep(MIB)
+            time.sleep(0.1)  # and what the host knew of its memory is old
+    finally:
+        hoarder.relax()
+    assert manager.arange(5).sum() == 10

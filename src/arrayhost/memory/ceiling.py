@@ -25,8 +25,9 @@ __all__ = ["ceiling", "explained"]
 # A call may run for hours, because it waits for something.
 _FRESH_SECONDS = 0.1
 _LONGEST_SECONDS = 2.0
-# Above what is in use there is always this much: the process itself goes on while some function takes all it may.
-_LEAST_BYTES = 16 * 1024 * 1024
+# Above what is in use there is always this much, as `usable` holds back: the stacks of new threads count whole, 8 MiB
+# each, although hardly any of it is ever used.
+_LEAST_BYTES = 64 * 1024 * 1024
 _INFINITE = resource.RLIM_INFINITY
 
 
@@ -64,16 +65,23 @@ class _Ceiling:
 
     def _renew(self, pause: float) -> None:
         """Set it to what is in use plus what is free now."""
-        room = max(usable().n_bytes, _LEAST_BYTES)
+        try:
+            most = _private_bytes() + max(usable().n_bytes, _LEAST_BYTES)
+        except OSError:  # no descriptor to look with, which is no reason to refuse what may need no memory
+            now = time.monotonic()
+            self._fresh_until = now + _FRESH_SECONDS
+            self.until = now + pause if self.until else 0.0
+            return
         with self._lock:
             soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
             if not self.until or soft != self._set:
                 self._before = soft  # the user's own, if there is one
-            limits = [bound for bound in (_private_bytes() + room, self._before, hard) if bound != _INFINITE]
+            limits = [bound for bound in (most, self._before, hard) if bound != _INFINITE]
             self._set = min(limits)
-            resource.setrlimit(resource.RLIMIT_DATA, (self._set, hard))
             now = time.monotonic()
+            # Before the limit is set: a child that is forked in between must know of it.
             self._pause, self._fresh_until, self.until = pause, now + _FRESH_SECONDS, now + pause
+            resource.setrlimit(resource.RLIMIT_DATA, (self._set, hard))
 
     def lift(self, until: float) -> None:
         """Take it away, unless it was renewed since it was good `until` then, or somebody else set the limit."""
@@ -104,14 +112,16 @@ def explained(error: MemoryError) -> MemoryError:
         A `HostMemoryError` in the place of NumPy's error, else `error` itself with a note.
     """
     shape, dtype = getattr(error, "shape", None), getattr(error, "dtype", None)
-    if isinstance(shape, tuple) and dtype is not None:
-        need = math.prod(shape) * dtype.itemsize
-        found = refused(OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), need)
-        if isinstance(found, MemoryError):
-            return found
-    elif type(error) is MemoryError and not hasattr(error, "__notes__"):
-        free = usable()
-        error.add_note(f"The host ran out of memory: {free.limit} has {format_bytes(free.n_bytes)} free")
+    try:
+        if isinstance(shape, tuple) and dtype is not None:
+            need = math.prod(shape) * dtype.itemsize
+            found = refused(OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), need)
+            return found if isinstance(found, MemoryError) else error
+        if type(error) is MemoryError and not hasattr(error, "__notes__"):
+            free = usable()
+            error.add_note(f"Raised in the host; {free.limit} has {format_bytes(free.n_bytes)} free")
+    except OSError:
+        pass  # no descriptor to look with
     return error
 
 
