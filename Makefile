@@ -22,7 +22,7 @@ test: $(VENV)/.dev
 
 # Minutes of kills, stops, interrupts, forks and failing calls at random points; prints seeds and figures.
 faults: $(VENV)/.dev
-	ARRAYHOST_FAULTS=long ARRAYHOST_MANY=100000 $(BIN)/python -m pytest -s --timeout 1200 tests/faults \
+	ARRAYHOST_FAULTS=long ARRAYHOST_MANY=100000 $(BIN)/python -m pytest -s --timeout 1200 tests/faults tests/disk \
 		tests/hostile/test_switched_off.py tests/hostile/test_stalls.py tests/hostile/test_memory.py \
 		tests/process/test_many_arrays.py::test_a_hundred_thousand_at_once_under_1024_descriptors $(ARGS)
 

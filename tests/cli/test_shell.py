@@ -402,6 +402,33 @@ def test_one_line_for_each_event(serve: Serve, run: Run, place: Path) -> None:
     assert all(line[:4].isdigit() for line in log.splitlines())
 
 
+def test_undo_bytes(serve: Serve, refused: Refused, place: Path) -> None:
+    """What a host records before a write: as many bytes as it was told, or none."""
+    for words, recorded in (
+        (("--undo-bytes", "0"), ()),
+        (("--undo-bytes", "1k"), ("element", "part")),
+        ((), ("element", "part", "whole")),
+    ):
+        host = serve("--directory", place / "arrays", *words)
+        a = arrayhost.connect().create("a", 1000, exist_ok=True)
+        writes = {"element": slice(0, 1), "part": slice(0, 128), "whole": slice(None)}
+        found = []
+        for what, index in writes.items():
+            a[index] = -1.0  # what is recorded of the next write
+            a[index] = 1.0
+            records = b"".join(path.read_bytes() for path in (place / "arrays").glob(".arrayhost-undo-*"))
+            if a[index].tobytes().replace(b"\xf0?", b"\xf0\xbf") in records:
+                found.append(what)
+            a[...] = 0.0
+            for path in (place / "arrays").glob(".arrayhost-undo-*"):
+                os.truncate(path, 0)
+        assert tuple(found) == recorded, words
+        host.terminate()
+        assert host.wait(20) == 0
+    for wrong in ("-1", "x", "1q"):
+        assert "--undo-bytes" in refused("serve", "--directory", place / "arrays", "--undo-bytes", wrong, status=2)
+
+
 def test_metrics(serve: Serve, place: Path) -> None:
     import re
     import urllib.request

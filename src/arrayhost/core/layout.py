@@ -120,10 +120,14 @@ class Layout:
 
     def extent(self) -> tuple[int, int]:
         """First byte that the array touches and the one after its last, from the part's start."""
+        return self._extent(self.offset, 0)
+
+    def _extent(self, offset: int, axis: int) -> tuple[int, int]:
+        """As `extent`, of the part that begins at a byte and has the axes from `axis` on."""
         if 0 in self.shape:
-            return self.offset, self.offset
-        low = high = self.offset
-        for n, stride in zip(self.shape, self.strides, strict=True):
+            return offset, offset
+        low = high = offset
+        for n, stride in zip(self.shape[axis:], self.strides[axis:], strict=True):
             if stride < 0:
                 low += (n - 1) * stride
             else:
@@ -133,6 +137,13 @@ class Layout:
     def touched(self, index: Any) -> tuple[int, int]:
         """Bounds, as of `extent`, of what assigning to an index may change: exact for basic ones, else everything."""
         items = index if type(index) is tuple else (index,)
+        offset = self.offset
+        for axis, (item, n, stride) in enumerate(zip(items, self.shape, self.strides, strict=False), 1):
+            if type(item) not in _INTEGERS or not -n <= item < n:
+                break
+            offset += int(item) % n * stride
+            if axis == len(items):
+                return self._extent(offset, axis)  # an element, by far the most frequent
         part = self.indexed(items if any(item is ... for item in items) else (*items, ...))
         return (self if part is None else part).extent()
 

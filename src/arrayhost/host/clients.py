@@ -11,7 +11,7 @@ from pathlib import Path
 from arrayhost.core.records import Creator
 from arrayhost.sync.guards import caller_is
 
-__all__ = ["current_client", "describe_process", "work_for"]
+__all__ = ["current_client", "describe_process", "user_name", "work_for"]
 
 _MAX_PROGRAM = 200
 
@@ -19,16 +19,20 @@ _MAX_PROGRAM = 200
 def describe_process(pid: int, uid: int) -> Creator:
     """Describe a process by what the kernel says of it now; of one in another container that is its user only."""
     try:
-        user = pwd.getpwuid(uid).pw_name
-    except KeyError:
-        user = str(uid)
-    try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
     except OSError:
         words = []
     program = " ".join(word.decode(errors="replace") for word in words)
     shown = "".join(letter if letter.isprintable() else "?" for letter in program)
-    return Creator(pid, user, shown if len(shown) <= _MAX_PROGRAM else f"{shown[: _MAX_PROGRAM - 3]}...")
+    return Creator(pid, user_name(uid), shown if len(shown) <= _MAX_PROGRAM else f"{shown[: _MAX_PROGRAM - 3]}...")
+
+
+def user_name(uid: int) -> str:
+    """Return a user's name, or number where the system knows no name."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 class _Thread(threading.local):

@@ -4,52 +4,73 @@ The kernel keeps what was written to a mapping when the writer is killed, so tha
 with its last write; only a crash of the machine can take what `flush` has not written yet. Which writes were cut short
 is told by the control table, which lies in the directory, too: an odd version there has lost its writer.
 
-Files of the directory's own begin with ``.arrayhost``. A file must not be cut off by others while the host runs: unlike
-a sealed memory file nothing prevents that, and whoever then reads what was cut off is killed by SIGBUS.
+Files of the directory's own begin with ``.arrayhost``: state, control table, undo records, attributes, lock. An array's
+file must not be cut off by others while the host runs: unlike a sealed memory file nothing prevents that, and whoever
+then reads what was cut off is killed by SIGBUS.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
-import json
 import logging
 import os
 import stat
 import threading
+import time
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from arrayhost.core.layout import Layout, check_mappable
 from arrayhost.core.names import check_name
 from arrayhost.errors import ProtocolError, ReferentExistsError, UnsupportedDTypeError
-from arrayhost.host.undo import UNDO_BYTES, Undo, decode
-from arrayhost.memory.control import GENERATION, ROW_WORDS, TORN, TORN_PID, VERSION, WRITER_PID, ControlTable
+from arrayhost.host.diskattrs import AttributeFiles
+from arrayhost.host.diskstate import OWN, STATE, FileRow, LastState
+from arrayhost.host.restoring import LastHost
+from arrayhost.host.undo import UNDO, UNDO_BYTES, SmallRecords, Undo, small_undo_path, undo_path
+from arrayhost.memory.control import ROW_WORDS, ControlTable
 from arrayhost.memory.descriptors import descriptor_limit
 from arrayhost.memory.files import replaced, reserve
 from arrayhost.memory.filling import view_of
 from arrayhost.memory.segments import map_segment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     import numpy.typing as npt
 
     from arrayhost.host.places import Place, Places
-    from arrayhost.sync.guards import Guard
+    from arrayhost.host.store import ArrayReferent
 
 __all__ = ["Directory"]
 
 log = logging.getLogger(__name__)
-_OWN = ".arrayhost"
-_UNDO = f"{_OWN}-undo-"
-_NEW = f"{_OWN}-new-"
+_NEW = f"{OWN}-new-"
 _ENDING = ".npy"
 _SLOTS = 1 << 20
+_LOCK_SECONDS = 0.5
 _in_use: set[Path] = set()
+
+
+class NewFile(NamedTuple):
+    """A file that is being made; see `Directory.creating`.
+
+    Attributes
+    ----------
+    place : Place
+    inode : int
+    state, notes : Path
+        What the directory's state, and the array's attributes if it has any, are written to.
+    """
+
+    place: Place
+    inode: int
+    state: Path
+    notes: Path | None
 
 
 class Directory:
@@ -73,21 +94,24 @@ class Directory:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.lock = threading.RLock()
         self._lock_fd = self._take()
-        self._rows: dict[str, tuple[Guard, int]] = {}
-        self._before, self._old_control = self._read_state()
+        self._rows: dict[str, FileRow] = {}
+        self._last = LastHost(self.folder)
         self.undo_bytes = undo_bytes
-        self._control = f"{_OWN}-control-{uuid.uuid4().hex}"
+        self._ident = uuid.uuid4().hex
+        self._control = f"{OWN}-control-{self._ident}"
+        self._small = SmallRecords(small_undo_path(self.folder, self._ident))
+        self.attributes = AttributeFiles(self.folder / f"{OWN}-attributes")
 
     # -- one host ------------------------------------------------------------------------------------------------
 
     def _take(self) -> int:
-        path = self.folder / f"{_OWN}-lock"
+        path = self.folder / f"{OWN}-lock"
         if self.folder in _in_use:
             raise OSError(errno.EBUSY, "another host of this process uses the directory", str(self.folder))
         # A lock of the process, not of the open file: children that the host forks must not keep it.
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock_soon(fd)
         except OSError as error:
             pid = os.pread(fd, 20, 0).decode("ascii", "replace").strip()
             os.close(fd)
@@ -107,6 +131,7 @@ class Directory:
             os.close(self._lock_fd)
             self._lock_fd = -1
             _in_use.discard(self.folder)
+            self._small.close()
 
     # -- the control table, and what the last one said -----------------------------------------------------------
 
@@ -117,85 +142,39 @@ class Directory:
         os.ftruncate(fd, n_bytes)
         return fd, ControlTable.open(fd, n_bytes)
 
-    def _read_state(self) -> tuple[dict[str, list[int]], Path | None]:
-        """Rows by name, and the file that they are rows of, as the last host left them."""
-        try:
-            state = json.loads((self.folder / f"{_OWN}-state").read_text())
-            control = self.folder / Path(state["control"]).name
-            return state["rows"], control if control.exists() else None
-        except FileNotFoundError:
-            return {}, None
-        except (ValueError, KeyError, TypeError) as error:
-            log.warning("%s: the state of the last host cannot be read (%s)", self.folder, error)
-            return {}, None
-
-    def restore(self, guards: dict[str, tuple[Guard, int]], memory: dict[str, npt.NDArray[np.uint8]]) -> None:
-        """Carry the last host's versions and torn marks over to the rows of the arrays found, and begin anew.
+    def restore(self, arrays: Mapping[str, ArrayReferent], inodes: Mapping[str, int]) -> None:
+        """Carry over what the last host left of the arrays found, and begin anew.
 
         Until the new state is saved the old one with its undo records stays: a host killed here is no loss.
+
+        Parameters
+        ----------
+        inodes : dict of str to int
+            The arrays' files.
         """
-        if self._old_control is not None:
-            old = np.fromfile(self._old_control, np.uint64, count=_SLOTS * ROW_WORDS) if guards else np.empty(0)
-            for name, (guard, inode) in guards.items():
-                self._restore_row(name, guard, inode, old, memory[name])
-        self._rows = guards
-        for name, (guard, inode) in guards.items():
-            self._keep_undo(guard, inode, memory[name])
+        self._last.carry_over(arrays, inodes, self.attributes)
+        for name, array in arrays.items():
+            self._note(name, array, inodes[name])
         self._save_state()
-        for path in self.folder.glob(f"{_UNDO}*"):
-            path.unlink(missing_ok=True)
-        for path in self.folder.glob(f"{_OWN}-control-*"):
-            if path.name != self._control:
-                path.unlink(missing_ok=True)
-        for path in self.folder.glob(f"{_NEW}*"):
-            path.unlink(missing_ok=True)
+        for pattern in (f"{UNDO}*", f"{OWN}-control-*", f"{_NEW}*"):
+            for path in self.folder.glob(pattern):
+                if self._ident not in path.name:
+                    path.unlink(missing_ok=True)
 
-    def _restore_row(
-        self, name: str, guard: Guard, inode: int, old: npt.NDArray[Any], memory: npt.NDArray[np.uint8]
-    ) -> None:
-        slot, generation, old_inode = self._before.get(name, (0, 0, 0))
-        row = [int(word) for word in old[slot * ROW_WORDS : (slot + 1) * ROW_WORDS]]
-        # Another file than the row's was put in its place as a whole.
-        if len(row) != ROW_WORDS or row[GENERATION] != generation or old_inode != inode or not generation:
-            return
-        words, base = guard.words, guard.base
-        words[base + VERSION] = (row[VERSION] + 3) & ~1
-        if self._undo(slot, inode, row, memory):
-            log.info("array %r: the write that process %d did not complete was undone", name, row[WRITER_PID])
-            return
-        if row[VERSION] & 1 or row[TORN]:
-            words[base + TORN_PID] = row[TORN_PID] if row[TORN] else row[WRITER_PID]
-            words[base + TORN] = 1
-            log.warning("array %r: process %d was in the middle of a write", name, words[base + TORN_PID])
-
-    def _undo(self, slot: int, inode: int, row: list[int], memory: npt.NDArray[np.uint8]) -> bool:
-        """Put the old bytes back if the array's last write was the record's, was cut short, and no other followed."""
-        try:
-            record = decode(self._undo_path(slot, cast("Path", self._old_control).name).read_bytes())
-        except FileNotFoundError:
-            return False
-        if record is None or (record.generation, record.inode) != (row[GENERATION], inode):
-            return False
-        end = record.start + len(record.old)
-        # Of a torn array no record is made: a mark that is there was set by whoever found this write cut short.
-        cut = row[VERSION] == record.version + 1 and row[WRITER_PID] == record.pid
-        noticed = row[VERSION] == record.version + 2 and row[TORN] and row[TORN_PID] == record.pid
-        if not (cut or noticed) or end > memory.nbytes:
-            return False
-        memory[record.start : end] = np.frombuffer(record.old, np.uint8)
-        return True
-
-    def _undo_path(self, slot: int, control: str) -> Path:
-        return self.folder / f"{_UNDO}{control.rpartition('-')[2]}-{slot}"
-
-    def _keep_undo(self, guard: Guard, inode: int, memory: npt.NDArray[np.uint8]) -> None:
+    def _note(self, name: str, array: ArrayReferent, inode: int) -> None:
+        """Note whose row a file's state is in, and have its writes recorded."""
+        guard = array.guard
         if self.undo_bytes:
-            guard.undo = Undo(self._undo_path(guard.slot, self._control), guard, inode, memory, self.undo_bytes)
+            path = undo_path(self.folder, self._ident, guard.slot)
+            guard.undo = Undo(self._small, path, guard, inode, array.mapping.writer, self.undo_bytes)
+        self._rows[name] = FileRow(guard.slot, guard.generation, inode, array.created, array.creator)
+
+    def _state(self) -> LastState:
+        return LastState(self._control, os.stat(self.folder).st_ino, self._rows)
 
     def _save_state(self) -> None:
-        rows = {name: [guard.slot, guard.generation, inode] for name, (guard, inode) in self._rows.items()}
-        with replaced(self.folder / f"{_OWN}-state", _NEW) as path:
-            path.write_text(json.dumps({"control": self._control, "rows": rows}))
+        with replaced(self.folder / STATE, _NEW) as path:
+            path.write_text(self._state().to_text())
 
     # -- files ---------------------------------------------------------------------------------------------------
 
@@ -242,15 +221,20 @@ class Directory:
         # Without elements there is nothing behind the header to be mapped, and nothing of it to be seen.
         return places.of_file(fd, mapping, *((start, layout.nbytes) if layout.nbytes else (0, 8)))
 
-    def create(
-        self, name: str, layout: Layout, order: str, places: Places, fill: Callable[[npt.NDArray[Any]], None]
-    ) -> tuple[Place, int]:
-        """Write a new array's file, complete before it takes the name of an older one; the caller holds `lock`.
+    @contextlib.contextmanager
+    def creating(
+        self,
+        name: str,
+        layout: Layout,
+        order: str,
+        places: Places,
+        fill: Callable[[npt.NDArray[Any]], None],
+        attrs: Mapping[str, Any],
+    ) -> Iterator[NewFile]:
+        """Write a new array's file, with all that is kept of it, under other names; with the block they change over.
 
-        Returns
-        -------
-        place : Place
-        inode : int
+        An error until then, for want of room say, leaves everything as it was. The caller holds `lock`, and calls
+        `NewFile.describe` in the block.
 
         Raises
         ------
@@ -259,6 +243,20 @@ class Directory:
         ReferentExistsError
             A file of that name is there that is none of the host's.
         """
+        file = self._file_of(name)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._row_kept(name))
+            state = stack.enter_context(replaced(self.folder / STATE, _NEW))
+            notes = stack.enter_context(self.attributes.replaced(name)) if attrs else None
+            # The last one entered changes over first. Until the others do, the file is one that nothing is known of.
+            path = stack.enter_context(replaced(file, _NEW))
+            place, inode = self._written(path, file, layout, order, places, fill)
+            yield NewFile(place, inode, state, notes)
+        if not attrs:
+            self.attributes.remove(name)
+
+    def _file_of(self, name: str) -> Path:
+        """The file of a name that is to be given."""
         file = self.folder / f"{name}{_ENDING}"
         if name.startswith("."):
             raise ValueError(f"array name {name!r}: in a directory, hidden files are not arrays'; leave the dot out")
@@ -266,12 +264,24 @@ class Directory:
             raise ValueError(f"array name {name[:40]!r}...: with a directory, 251 bytes are the most")
         if name not in self._rows and os.path.lexists(file):
             raise ReferentExistsError(f"{file} is there and is not this host's; move it away, or take another name")
+        return file
+
+    def _written(
+        self,
+        path: Path,
+        file: Path,
+        layout: Layout,
+        order: str,
+        places: Places,
+        fill: Callable[[npt.NDArray[Any]], None],
+    ) -> tuple[Place, int]:
+        """Write all of an array's file, and map it."""
         about = {
             "descr": np.lib.format.dtype_to_descr(layout.dtype),
             "fortran_order": order == "F",
             "shape": layout.shape,
         }
-        with replaced(file, _NEW) as path, descriptor_limit("an array's file"), open(path, "r+b") as target:
+        with descriptor_limit("an array's file"), open(path, "r+b") as target:
             np.lib.format.write_array_header_2_0(target, about)
             target.flush()
             start = target.tell()
@@ -285,22 +295,56 @@ class Directory:
                 raise
         return place, os.fstat(fd).st_ino
 
-    def bound(self, name: str, guard: Guard, inode: int, memory: npt.NDArray[np.uint8]) -> None:
-        """Note whose row a file's state is in; the caller holds `lock`."""
-        if name in self._rows:
-            self._undo_path(self._rows[name][0].slot, self._control).unlink(missing_ok=True)
-        self._keep_undo(guard, inode, memory)
-        self._rows[name] = (guard, inode)
-        self._save_state()
+    def describe(self, name: str, array: ArrayReferent, new: NewFile) -> None:
+        """Write what is kept of a new file's array, under other names; called in the block of `creating`."""
+        with self.attributes.lock:
+            before = self._rows.get(name)
+            self._note(name, array, new.inode)
+        new.state.write_text(self._state().to_text())
+        if new.notes is not None:
+            new.notes.write_text(self.attributes.text(new.inode, array.attrs), encoding="utf-8")
+        if before is not None:
+            undo_path(self.folder, self._ident, before.slot).unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _row_kept(self, name: str) -> Iterator[None]:
+        """Have a name's row be what it was if the block fails."""
+        before = self._rows.get(name)
+        try:
+            yield
+        except BaseException:
+            with self.attributes.lock:
+                self._rows.pop(name, None)
+                if before is not None:
+                    self._rows[name] = before
+            raise
+
+    def keep_attributes(self, array: ArrayReferent, attrs: dict[str, Any]) -> None:
+        """Keep an array's attributes if it is one of the files; the caller holds ``attributes.lock``.
+
+        Raises
+        ------
+        OSError
+            They cannot be kept.
+        """
+        row = (array.guard.slot, array.guard.generation)
+        for name, known in self._rows.items():
+            if known[:2] == row:
+                self.attributes.write(name, known.inode, attrs)
 
     def delete(self, name: str) -> None:
         """Remove an array's file; those who have it mapped keep it."""
-        with self.lock:
+        with self.lock, self.attributes.lock:
             row = self._rows.pop(name, None)
             if row is not None:
-                self._undo_path(row[0].slot, self._control).unlink(missing_ok=True)
+                undo_path(self.folder, self._ident, row.slot).unlink(missing_ok=True)
                 (self.folder / f"{name}{_ENDING}").unlink(missing_ok=True)
-                self._save_state()
+                self.attributes.remove(name)
+                try:
+                    self._save_state()
+                except OSError as error:
+                    # The name is free and its file gone; a row of no file does no harm.
+                    log.warning("%s: the state cannot be written: %s", self.folder, error)
 
     def flush(self) -> None:
         """Write everything to the disk, for the case that the machine crashes."""
@@ -315,3 +359,16 @@ class Directory:
                 os.fsync(fd)
             finally:
                 os.close(fd)
+
+
+def _lock_soon(fd: int) -> None:
+    """Lock a file, or raise OSError; a host that was killed a moment ago may not have let go of it yet."""
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
@@ -234,11 +235,19 @@ class Service:
                 return self._on_disk(name, np.asarray(value), holder, overwrite=overwrite)
             value = self._host(np.asarray(value), name, Registration(None), holder, buffers)
         if self.store.disk is not None:
-            return self._on_disk(name, snapshot(value), holder, overwrite=overwrite)
+            return self._on_disk(name, snapshot(value), holder, overwrite=overwrite, attrs=value.referent.attrs)
         self.store.names.put(name, value, overwrite=overwrite)
         return cast("Operand", value)
 
-    def _on_disk(self, name: str, values: npt.NDArray[Any], holder: Hashable, *, overwrite: bool) -> Operand:
+    def _on_disk(
+        self,
+        name: str,
+        values: npt.NDArray[Any],
+        holder: Hashable,
+        *,
+        overwrite: bool,
+        attrs: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Operand:
         """Make an array a file of the host's directory, under its name."""
         check_mappable(values.dtype)
         order = "F" if values.flags.f_contiguous and not values.flags.c_contiguous else "C"
@@ -247,7 +256,7 @@ class Service:
         def fill(target: npt.NDArray[Any]) -> None:
             target[...] = values
 
-        return self._new_file(name, layout, order, fill, holder, overwrite=overwrite)
+        return self._new_file(name, layout, order, fill, holder, overwrite=overwrite, attrs=attrs)
 
     def _new_file(
         self,
@@ -258,16 +267,18 @@ class Service:
         holder: Hashable,
         *,
         overwrite: bool,
+        attrs: Mapping[str, Any] = MappingProxyType({}),
     ) -> Operand:
         store, disk = self.store, self.store.disk
         assert disk is not None
         with disk.lock:
             if not overwrite and name in store.names:
                 raise ReferentExistsError(exists(name, store.names.get(name)))
-            place, inode = disk.create(name, layout, order, store.places, fill)
-            operand = store.add_array(place, layout, holder)
+            with disk.creating(name, layout, order, store.places, fill, attrs) as new:
+                operand = store.add_array(new.place, layout, holder)
+                operand.referent.attrs = dict(attrs)
+                disk.describe(name, operand.referent, new)
             store.names.put(name, operand, overwrite=overwrite)
-            disk.bound(name, operand.guard, inode, operand.mapping.writer)
         return operand
 
     def delete_name(self, name: str) -> None:
@@ -294,13 +305,12 @@ class Service:
         store, disk = self.store, self.store.disk
         if disk is None:
             return
-        making, guards, memory = object(), {}, {}
+        making, arrays, inodes = object(), {}, {}
         for name, place, layout in disk.found(store.places):
             operand = store.add_array(place, layout, making)
             store.names.put(name, operand, overwrite=False)
-            guards[name] = (operand.guard, os.fstat(place.segment.fd).st_ino)
-            memory[name] = place.mapping.writer
-        disk.restore(guards, memory)
+            arrays[name], inodes[name] = operand.referent, os.fstat(place.segment.fd).st_ino
+        disk.restore(arrays, inodes)
         store.drop_holder(making)
 
     def create_name(
@@ -375,16 +385,23 @@ class Service:
         -------
         dict
             What there was before.
+
+        Raises
+        ------
+        OSError
+            The array is a file, and its attributes cannot be kept beside it; they are what they were.
         """
         changes = check_attributes(changes)
-        referent = operand.referent
+        referent, disk = operand.referent, self.store.disk
         if mode == "read":
             return dict(referent.attrs)
-        with self.store.lock:
+        with self.store.lock if disk is None else disk.attributes.lock:
             before = referent.attrs
             after = {} if mode == "replace" else {key: before[key] for key in before if key not in set(removed)}
             after = {**changes, **after} if mode == "add" else {**after, **changes}
             check_size(after)
+            if disk is not None and after != before:
+                disk.keep_attributes(referent, after)
             # Replaced as a whole: whoever is just sending the old mapping goes on with that.
             referent.attrs = after
         return before

@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-__all__ = ["replaced", "replaced_folder", "reserve", "save_npy", "sync_folder"]
+__all__ = ["NO_ROOM", "replaced", "replaced_folder", "reserve", "save_npy", "sync_folder"]
 
 _PIECE_BYTES = 16 * 1024 * 1024
+# What the kernel says where a file cannot grow: the disk, a quota or a limit of this process's is full.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
@@ -35,6 +37,7 @@ def replaced(file: Path, prefix: str = "") -> Iterator[Path]:
     Raises
     ------
     OSError
+        What the block raises, with a text that names the file where there is no room.
     """
     fd, name = tempfile.mkstemp(prefix=prefix or f".{file.stem[:40]}-", suffix=file.suffix[:20], dir=file.parent)
     os.close(fd)
@@ -48,6 +51,11 @@ def replaced(file: Path, prefix: str = "") -> Iterator[Path]:
             os.fsync(written.fileno())
         os.replace(path, file)
         sync_folder(file.parent)
+    except OSError as error:
+        if error.errno not in NO_ROOM or error.filename is not None:
+            raise
+        text = f"{os.strerror(error.errno)}: {file.name} cannot be written, and is as it was"
+        raise OSError(error.errno, text, str(file)) from error
     finally:
         path.unlink(missing_ok=True)
 
@@ -88,7 +96,7 @@ def reserve(fd: int, n_bytes: int, file: Path) -> None:
     try:
         os.posix_fallocate(fd, 0, n_bytes)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno not in NO_ROOM:
             raise
         usage = os.fstatvfs(fd)
         free = usage.f_bavail * usage.f_frsize
