@@ -3,13 +3,13 @@
 import math
 import operator
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from arrayhost import ArrayManager, HostedArray, locked
+from arrayhost import ArrayManager, HostedArray
 from arrayhost.client.session import round_trips
 from tests.support import assert_same
 
@@ -21,15 +21,6 @@ SAMPLES = {
     "big-endian": np.arange(24, dtype=">f4").reshape(4, 6),
     "fortran": np.asfortranarray(np.arange(24, dtype="u2").reshape(4, 6)),
 }
-
-
-@pytest.fixture(scope="module")
-def manager() -> Iterator[ArrayManager]:
-    with ArrayManager() as running:
-        held = [running.zeros(1) for _ in range(32)]
-        with locked(*held):  # opens the connection and the lock files that the tests will need
-            held[0][0] = 1
-        yield running
 
 
 @pytest.fixture(params=SAMPLES, ids=str)

@@ -2,7 +2,7 @@
 
 import multiprocessing
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
@@ -16,21 +16,10 @@ from arrayhost import (
     HostedArray,
     TransactionConflictError,
     WouldDeadlock,
-    locked,
     transaction,
 )
 from arrayhost.client.session import round_trips
 from tests.support import assert_same, child, run_python
-
-
-@pytest.fixture(scope="module")
-def manager() -> Iterator[ArrayManager]:
-    with ArrayManager() as running:
-        held = [running.zeros(1) for _ in range(32)]
-        with locked(*held):  # opens the lock files that the tests will need
-            held[0][0] = 1
-        yield running
-
 
 # -- atomic ---------------------------------------------------------------------------------------------------------
 

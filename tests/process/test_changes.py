@@ -4,13 +4,12 @@ import asyncio
 import os
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from arrayhost import ArrayManager, HostedArray, StaleProxyError, locked
+from arrayhost import ArrayManager, HostedArray, StaleProxyError
 from arrayhost.client.session import round_trips
 from arrayhost.memory.control import WATCHED
 from arrayhost.sync import watching
@@ -18,15 +17,6 @@ from tests.support import child, wait_until
 
 # Far more than a wake-up takes on a loaded machine, and less than the slices of `long_slices`.
 PROMPT = 20.0
-
-
-@pytest.fixture(scope="module")
-def manager() -> Iterator[ArrayManager]:
-    with ArrayManager() as running:
-        held = [running.zeros(1) for _ in range(32)]
-        with locked(*held):  # opens the lock files that the tests will need
-            held[0][0] = 1
-        yield running
 
 
 @pytest.fixture
@@ -239,31 +229,33 @@ def test_an_event_loop_goes_on_meanwhile(manager: ArrayManager, where: str) -> N
     assert len(seen) == 3
 
 
-def test_a_cancelled_wait_leaves_no_thread(manager: ArrayManager, long_slices: None) -> None:
+def test_a_cancelled_wait_ends_its_thread_at_once(manager: ArrayManager, long_slices: None) -> None:
+    a = manager.zeros(4)
+
+    async def main() -> None:
+        task = asyncio.create_task(a.wait_changed_async())
+        # A waking that comes just before the sleep is missed until the slice ends.
+        while not any(watches(thread, a) for thread in waiting_threads()):
+            await asyncio.sleep(0.001)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    wait_until(lambda: not waiting_threads(), PROMPT)
+
+
+def test_waits_that_were_cancelled_or_timed_out_leave_no_thread(manager: ArrayManager) -> None:
     a = manager.zeros(4)
 
     async def main() -> None:
         tasks = [asyncio.create_task(a.wait_changed_async()) for _ in range(20)]
-        # A waking that comes just before the sleep is missed until the slice ends.
-        while sum(watches(thread, a) for thread in waiting_threads()) < len(tasks):
-            await asyncio.sleep(0.001)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(a.wait_changed_async(), 0.01)
         for task in tasks:
             task.cancel()
         results = await asyncio.gather(*tasks, return_exceptions=True)
         assert all(isinstance(result, asyncio.CancelledError) for result in results)
-
-    started = time.monotonic()
-    asyncio.run(main())
-    wait_until(lambda: not waiting_threads())
-    assert time.monotonic() - started < 60  # the slices alone would take two minutes
-
-
-def test_a_wait_that_timed_out_leaves_no_thread(manager: ArrayManager) -> None:
-    a = manager.zeros(4)
-
-    async def main() -> None:
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(a.wait_changed_async(), 0.01)
 
     asyncio.run(main())
     wait_until(lambda: not waiting_threads())

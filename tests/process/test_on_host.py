@@ -21,15 +21,6 @@ FEW = ["float64", "complex", "fortran"]
 
 
 @pytest.fixture(scope="module")
-def manager() -> Iterator[ArrayManager]:
-    with ArrayManager() as running:
-        held = [running.zeros(1) for _ in range(32)]
-        with locked(*held):  # opens the lock files that the tests will need
-            held[0][0] = 1
-        yield running
-
-
-@pytest.fixture(scope="module")
 def other() -> Iterator[ArrayManager]:
     with ArrayManager() as running:
         running.zeros(1)[0] = 1

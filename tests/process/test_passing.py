@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
@@ -14,13 +13,6 @@ from tests.support import assert_same, run_python
 
 METHODS = ["fork", "spawn", "forkserver"]
 N = 1000
-
-
-@pytest.fixture(scope="module")
-def manager() -> Iterator[ArrayManager]:
-    with ArrayManager() as manager:
-        manager.ones(1).sum()  # the connection is made now
-        yield manager
 
 
 @pytest.fixture(params=METHODS)

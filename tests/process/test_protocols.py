@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,11 @@ import dask.base
 import numpy as np
 import pytest
 
-from arrayhost import ArrayManager, HostedArray, locked
+from arrayhost import ArrayManager, HostedArray
 from arrayhost.client.session import round_trips
 from tests.support import assert_same, run_python
 
 KINDS: dict[str, Callable[[HostedArray], HostedArray]] = {"mapped": lambda a: a, "on host": lambda a: a.on_host}
-
-
-@pytest.fixture(scope="module")
-def manager() -> Iterator[ArrayManager]:
-    with ArrayManager() as running:
-        held = [running.zeros(1) for _ in range(32)]
-        with locked(*held):  # opens the lock files that the tests will need
-            held[0][0] = 1
-        yield running
 
 
 @pytest.fixture(params=KINDS)

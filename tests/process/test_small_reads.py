@@ -2,27 +2,17 @@
 
 import operator
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from arrayhost import ArrayManager, StaleProxyError, TornArrayError, locked
+from arrayhost import ArrayManager, StaleProxyError, TornArrayError
 from arrayhost.client.session import round_trips
 from arrayhost.client.steady import MISSED, steady_binary
 from arrayhost.memory.control import GENERATION, TORN
 from tests.support import assert_same, child
-
-
-@pytest.fixture(scope="module")
-def manager() -> Iterator[ArrayManager]:
-    with ArrayManager() as running:
-        held = [running.zeros(1) for _ in range(32)]
-        with locked(*held):  # opens the lock files that the tests will need
-            held[0][0] = 1
-        yield running
-
 
 SMALL: dict[str, Callable[[Any, Any], Any]] = {
     "a[i]": lambda a, b: a[3],

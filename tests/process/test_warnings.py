@@ -3,24 +3,15 @@
 import contextlib
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from arrayhost import ArrayManager, HostedArray, locked
+from arrayhost import ArrayManager, HostedArray
 
 LARGE = 5_000  # elements of float64: more than what is copied for a small read
-
-
-@pytest.fixture(scope="module")
-def manager() -> Iterator[ArrayManager]:
-    with ArrayManager() as running:
-        held = [running.zeros(1) for _ in range(32)]
-        with locked(*held):  # opens the lock files that the tests will need
-            held[0][0] = 1
-        yield running
 
 
 def zeros(size: int) -> np.ndarray:
