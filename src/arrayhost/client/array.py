@@ -17,7 +17,7 @@ from arrayhost.client.declared import Declared, DTypeT, ShapeT
 from arrayhost.client.evaluating import ArrayProxy, evaluate, evaluate_in_host, travelling
 from arrayhost.client.returning import asked, follow, move_over
 from arrayhost.client.steady import MISSED, steady_arguments, steady_ufunc
-from arrayhost.client.untold import call
+from arrayhost.client.untold import call, is_warning
 from arrayhost.core.handles import Written
 from arrayhost.core.records import ArrayStatistics
 from arrayhost.errors import ArgumentEncodingError, HostGoneError, UnsupportedError, format_bytes
@@ -568,8 +568,9 @@ class HostedArray(ArrayProxy, Declared[ShapeT, DTypeT]):
             if values is not None:
                 try:
                     return call(getattr(ufunc, method), *values, **kwargs)
-                except TypeError:  # there is something to warn of; or the general way will say what is wrong
-                    pass
+                except TypeError as error:
+                    if not is_warning(error):
+                        raise
         return evaluate(ufunc_operation(ufunc, method), inputs, kwargs)
 
     def __array_function__(  # type: ignore[override]  # NumPy passes a tuple, whatever it declares
@@ -581,8 +582,9 @@ class HostedArray(ArrayProxy, Declared[ShapeT, DTypeT]):
             if values is not None:
                 try:
                     return call(func, *values, **kwargs)
-                except TypeError:  # as above
-                    pass
+                except TypeError as error:
+                    if not is_warning(error):
+                        raise
         return evaluate(operation, args, kwargs)
 
     def __str__(self) -> str:

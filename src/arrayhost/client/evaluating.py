@@ -10,6 +10,7 @@ import numpy as np
 
 from arrayhost.client.attributing import apply_for_caller
 from arrayhost.client.returning import asked, follow
+from arrayhost.client.untold import apply_untold
 from arrayhost.core.handles import Written
 from arrayhost.errors import ArgumentEncodingError, UnsupportedError, WouldDeadlock
 from arrayhost.evaluation.hosted import evaluate_hosted
@@ -139,7 +140,9 @@ def evaluate(operation: Operation, args: Sequence[Any], kwargs: Mapping[str, Any
     if not targets:
         if not away:
             once = bool(written) and not repeatable(operation, args, kwargs)
-            return evaluate_read(operation, args, kwargs, operands, once=once, carry_out=apply_for_caller)
+            return evaluate_read(
+                operation, args, kwargs, operands, once=once, carry_out=apply_for_caller, attempt=apply_untold
+            )
         if written or is_callers(operation):
             return _evaluate_copies(operation, args, kwargs)
         return _ask(operation, args, kwargs, away[0], targets)

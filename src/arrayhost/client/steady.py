@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from arrayhost.client.evaluating import ArrayProxy
-from arrayhost.client.untold import call_binary, call_swapped
+from arrayhost.client.untold import call_binary, call_swapped, is_warning
 from arrayhost.memory.control import VERSION
 
 if TYPE_CHECKING:
@@ -56,7 +56,9 @@ def steady_binary(
             return MISSED
     try:
         return call(compute, mine, other)
-    except TypeError:  # there is something to warn of; or the general way will say what is wrong
+    except TypeError as error:
+        if not is_warning(error):
+            raise
         return MISSED
 
 

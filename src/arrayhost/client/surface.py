@@ -20,7 +20,7 @@ from arrayhost.client.mapped import MappedArray
 from arrayhost.client.protocols import METHODS as PROTOCOL_METHODS
 from arrayhost.client.steady import MISSED, steady_arguments, steady_binary
 from arrayhost.client.unmapped import UnmappedArray
-from arrayhost.client.untold import call, call_swapped, call_unary
+from arrayhost.client.untold import call, call_swapped, call_unary, is_warning
 from arrayhost.core.layout import check_mappable
 from arrayhost.evaluation.operations import GET, METHOD, OPERATOR, SET, Operation
 from arrayhost.evaluation.tables import COMPUTING_METHODS
@@ -142,8 +142,9 @@ def _computing_method(name: str) -> Callable[..., Any]:
                 values = steady_arguments((self,), args, kwargs)
                 if values is not None:
                     return call(getattr(values[0], name), *values[1:], **kwargs)
-        except TypeError:  # there is something to warn of; or the general way will say what is wrong
-            pass
+        except TypeError as error:
+            if not is_warning(error):
+                raise
         return evaluate(operation, (self, *args), kwargs)
 
     return method

@@ -1,4 +1,4 @@
-"""Calls of NumPy in which a warning is a TypeError, and told to nobody.
+"""Calls of NumPy in which a warning is an error, and told to nobody.
 
 NumPy names the innermost line of Python as the place of a warning. Here that would be one of this module's, so that
 whoever calls from here evaluates again, in the general way, where the line of the caller is the innermost one. It costs
@@ -7,16 +7,30 @@ nothing as long as there is nothing to warn of: no filter is changed, no setting
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from arrayhost.evaluation.operations import as_call
 
-__all__ = ["call", "call_binary", "call_swapped", "call_unary"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from arrayhost.evaluation.operations import Operation
+
+__all__ = ["apply_untold", "call", "call_binary", "call_swapped", "call_unary", "is_warning"]
 
 # Where Python notes what it has warned of in a module; before it looks at any filter, it refuses what is no dictionary.
-# Nothing else may be done in this module, or an unrelated warning would end it.
+# Nothing that may warn of something else may be done in this module.
 __warningregistry__ = "a warning from here would name the wrong line"
+try:
+    warnings.warn_explicit("", UserWarning, "", 0, registry=__warningregistry__)  # type: ignore[call-overload]  # refused
+except TypeError as refusal:
+    _REFUSED = refusal.args
+
+
+def is_warning(error: TypeError) -> bool:
+    """Whether an error of the calls below stands for a warning."""
+    return error.args == _REFUSED
 
 
 def call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -37,3 +51,20 @@ def call_swapped(function: Callable[[Any, Any], Any], right: Any, left: Any) -> 
 def call_unary(function: Callable[[Any], Any], value: Any) -> Any:
     """Call a function with one argument."""
     return function(value)
+
+
+def apply_untold(operation: Operation, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """Carry an operation out, as `evaluation.operations.apply`.
+
+    Raises
+    ------
+    FloatingPointError
+        There is something to warn of, whatever it is.
+    """
+    function, args, kwargs = as_call(operation, args, kwargs)
+    try:
+        return function(*args, **kwargs)
+    except TypeError as error:
+        if is_warning(error):
+            raise FloatingPointError from None
+        raise

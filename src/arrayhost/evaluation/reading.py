@@ -69,6 +69,7 @@ def evaluate_read(
     *,
     once: bool = False,
     carry_out: CarryOut = apply,
+    attempt: CarryOut = apply,
 ) -> Any:
     """Evaluate a read whose arguments may hold hosted arrays, at any depth.
 
@@ -83,6 +84,9 @@ def evaluate_read(
         Do not try on live memory first, which may have to be repeated: an ndarray of the caller's is written to.
     carry_out : callable
         Carries the operation out on ndarrays, as `apply` does.
+    attempt : callable
+        The same on live memory, where the result may not count. It may raise FloatingPointError for whatever somebody
+        has to be told of a result that counts.
 
     Returns
     -------
@@ -107,7 +111,7 @@ def evaluate_read(
         live = list(operands)
     else:
         live = []
-    return _Reading(operation, args, kwargs, operands, live, carry_out).run()
+    return _Reading(operation, args, kwargs, operands, live, carry_out, attempt).run()
 
 
 def _only_known_types(args: Sequence[Any], kwargs: Mapping[str, Any], operands: Sequence[Operand]) -> bool:
@@ -135,6 +139,7 @@ class _Reading:
         operands: Sequence[Operand],
         live: list[Operand],
         carry_out: CarryOut,
+        attempt: CarryOut,
     ) -> None:
         self.operation = operation
         self.args = args
@@ -142,6 +147,7 @@ class _Reading:
         self.operands = operands
         self.live = live
         self.carry_out = carry_out
+        self.attempt = attempt
         self.memory: dict[int, npt.NDArray[Any]] = {}
         self.direct = False  # whether `live` is being evaluated on hosted memory itself
 
@@ -236,7 +242,7 @@ class _Reading:
     def _evaluate(self) -> Any:
         args = [map_nested(arg, self._substitute) for arg in self.args]
         kwargs = {key: map_nested(arg, self._substitute) for key, arg in self.kwargs.items()}
-        return self.carry_out(self.operation, args, kwargs)
+        return (self.attempt if self.direct else self.carry_out)(self.operation, args, kwargs)
 
     def _substitute(self, leaf: Any) -> Any:
         return self.memory.get(id(leaf), leaf)
