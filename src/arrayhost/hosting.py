@@ -28,6 +28,7 @@ from arrayhost.host.server import Server
 from arrayhost.host.service import LOCAL_HOLDER, Service
 from arrayhost.host.store import ObjectReferent, Operand, Store
 from arrayhost.host.undo import UNDO_BYTES
+from arrayhost.memory._libc import keep_heap_small
 from arrayhost.memory.descriptors import descriptor_limit, raise_soft_limit
 from arrayhost.wire.codec import unpack_handle
 from arrayhost.wire.hello import READ_WRITE
@@ -335,6 +336,7 @@ def run_host(
         The starting process and when it began: the host ends with it.
     """
     raise_soft_limit()
+    keep_heap_small()
     # Ctrl-C in a terminal reaches the whole process group; the host ends when its manager says so.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sessions.forget_sessions()

@@ -13,6 +13,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from arrayhost.hosting import HostOptions, build_server
+from arrayhost.memory._libc import keep_heap_small
 from arrayhost.memory.descriptors import raise_soft_limit
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def make_server(address: str, registry: Mapping[str, Registration] | None = None
         The address is taken or cannot be listened on.
     """
     raise_soft_limit()
+    keep_heap_small()
     # The kernel tells which clients are this user's; who presents a key must have come for another host.
     options.setdefault("authkey", os.urandom(32))
     return build_server(registry or {}, HostOptions(address=address, **options))

@@ -1,9 +1,13 @@
 """What code in the host may allocate: what is free, and no more; told before the kernel would kill."""
 
+import ctypes
 import os
 import resource
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +24,17 @@ FREE = 164 * MIB
 
 def hoard(n_bytes: int) -> int:
     return len(bytearray(n_bytes))
+
+
+def n_arenas() -> list[int]:
+    """Count the heaps of the C library in this process."""
+    libc = ctypes.CDLL(None)
+    libc.fopen.restype = ctypes.c_void_p
+    with tempfile.NamedTemporaryFile() as file:
+        stream = ctypes.c_void_p(libc.fopen(file.name.encode(), b"w"))
+        libc.malloc_info(0, stream)
+        libc.fclose(stream)
+        return [Path(file.name).read_text().count("<heap nr=")]
 
 
 def limit_in_a_child() -> list[int]:
@@ -190,3 +205,21 @@ def test_a_host_without_descriptors_goes_on_without_a_bound(manager: Arrays) -> 
     finally:
         hoarder.relax()
     assert manager.arange(5).sum() == 10
+
+
+def test_many_threads_share_few_heaps() -> None:
+    with Arrays(ctx=get_context("spawn")) as manager:
+        hoarders = [manager.Hoarder() for _ in range(12)]
+        inside = threading.Barrier(len(hoarders))
+
+        def use(hoarder: Any) -> None:
+            hoarder.keep(1)
+            inside.wait()
+            hoarder.scatter()
+
+        threads = [threading.Thread(target=use, args=(hoarder,)) for hoarder in hoarders]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert manager.run(n_arenas)[0] <= 2
