@@ -1,5 +1,6 @@
 """``arrayhost serve --listen``."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from arrayhost import connect
 from arrayhost.cli.main import BAD_USAGE, FAILED, main
+from arrayhost.client.session import forget_sessions
 from tests.remote.conftest import KEY, Certificates
 from tests.support import wait_until
 
@@ -43,3 +45,36 @@ def test_bad_usage(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     words = ["serve", "--address", f"unix:{tmp_path}/host", "--key-file", str(key_file), "--listen"]
     assert main([*words, "tcp://0.0.0.0:0"]) == FAILED
     assert "can be reached from other machines" in capfd.readouterr().err
+
+
+def test_the_shell_over_tcp(tmp_path: Path, certificates: Certificates, capfd: pytest.CaptureFixture[str]) -> None:
+    key_file, log = tmp_path / "key", tmp_path / "log"
+    key_file.write_bytes(KEY)
+    np.save(tmp_path / "x.npy", np.arange(100_000.0))
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "arrayhost", "serve", "--address", f"unix:{tmp_path}/host", "--listen",
+             "tcp://127.0.0.1:0", "--key-file", str(key_file), "--tls", *certificates.host],
+            stdout=output, stderr=output,
+        )  # fmt: skip
+    try:
+        wait_until(lambda: "tcp://127.0.0.1:" in log.read_text())
+        address = next(word for word in log.read_text().split() if word.startswith("tcp://127.0.0.1:"))
+        assert main(["ls", "--address", address, "--tls-ca", certificates.authority]) == FAILED
+        assert "key" in capfd.readouterr().err
+        there = ["--address", address, "--tls-ca", certificates.authority, "--key-file", str(key_file)]
+        assert main(["put", str(tmp_path / "x.npy"), *there]) == 0
+        assert main(["show", "x", *there]) == 0
+        assert "99999" in capfd.readouterr().out
+        assert main(["cp", "x", "y", *there]) == 0
+        assert main(["get", "y", str(tmp_path / "y.npy"), *there]) == 0
+        assert (tmp_path / "y.npy").read_bytes() == (tmp_path / "x.npy").read_bytes()
+        assert main(["rm", "x", *there]) == 0
+        assert main(["ls", "--json", *there]) == 0
+        assert [one["names"] for one in json.loads(capfd.readouterr().out)] == [["y"]]
+        assert main(["stop", *there]) == 0
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
+        forget_sessions()

@@ -37,5 +37,5 @@ def doctor(address: str | None, json_: bool) -> int:
             )
             for one in findings
         ]
-        console().print(table(("", "CHECK", "FOUND"), rows))
+        console().print(table(("", "CHECK", "FOUND"), rows, folded=("FOUND",)))
     return 1 if any(one.state == FAILS for one in findings) else 0

@@ -10,7 +10,7 @@ import numpy as np
 
 from arrayhost.cli.chunks import over_quiet
 from arrayhost.cli.files import KINDS, kind_of, write
-from arrayhost.cli.options import NAME, Failure, address_option, connected, json_option
+from arrayhost.cli.options import NAME, Failure, connected, host_options, json_option
 from arrayhost.cli.output import print_json
 from arrayhost.cli.progress import progress
 from arrayhost.core.records import to_plain
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("name", type=NAME)
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@address_option
+@host_options
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
 @click.option("--format", "format_", type=click.Choice(KINDS), help="What kind of file; by default its ending tells.")
 @json_option

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from arrayhost.cli.options import address_option, connected, json_option
-from arrayhost.cli.output import console, date, print_json, shape, table
+from arrayhost.cli.options import connected, host_options, json_option
+from arrayhost.cli.output import console, kind, print_json, shape, table, when
 from arrayhost.core.records import to_plain
 from arrayhost.errors import format_bytes
 
@@ -18,7 +18,7 @@ _COLUMNS = ("NAME", "DTYPE", "SHAPE", "SIZE", "VERSION", "HOLDERS", "CREATED", "
 
 
 @click.command()
-@address_option
+@host_options
 @click.option("--all", "-a", "all_", is_flag=True, help="Arrays without a name too.")
 @json_option
 def ls(address: str | None, all_: bool, json_: bool) -> int:
@@ -28,7 +28,7 @@ def ls(address: str | None, all_: bool, json_: bool) -> int:
     if json_:
         print_json([to_plain(record) for record in records])
     else:
-        console().print(table(_COLUMNS, map(_row, records), right=("SIZE", "VERSION", "HOLDERS")))
+        console().print(table(_COLUMNS, map(_row, records), right=("SIZE", "VERSION", "HOLDERS"), folded=("NAME",)))
     return 0
 
 
@@ -36,11 +36,11 @@ def _row(record: ArrayRecord) -> tuple[str, ...]:
     torn = " (torn)" if record.statistics.torn else ""
     return (
         ", ".join(record.names) or "-",
-        record.dtype,
+        kind(record.dtype),
         shape(record.shape),
         format_bytes(record.nbytes),
         f"{record.statistics.version}{torn}",
         str(len(record.holders)),
-        date(record.created),
-        f"{record.creator.user} ({record.creator.pid})",
+        when(record.created),
+        record.creator.user,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from arrayhost.cli.options import NAME, Failure, address_option, connected, json_option
+from arrayhost.cli.options import NAME, Failure, connected, host_options, json_option
 from arrayhost.cli.output import print_json
 from arrayhost.core.records import to_plain
 from arrayhost.errors import ReferentExistsError, ReferentNotFoundError
@@ -12,7 +12,7 @@ from arrayhost.errors import ReferentExistsError, ReferentNotFoundError
 
 @click.command()
 @click.argument("names", type=NAME, nargs=-1, required=True, metavar="NAME...")
-@address_option
+@host_options
 @click.option("--missing-ok", is_flag=True, help="Names that are not there are no failure.")
 @json_option
 def rm(names: tuple[str, ...], address: str | None, missing_ok: bool, json_: bool) -> int:
@@ -38,7 +38,7 @@ def rm(names: tuple[str, ...], address: str | None, missing_ok: bool, json_: boo
 @click.command()
 @click.argument("source", type=NAME)
 @click.argument("target", type=NAME)
-@address_option
+@host_options
 @click.option("--overwrite", is_flag=True, help="Let TARGET change over if there is one.")
 @json_option
 def cp(source: str, target: str, address: str | None, overwrite: bool, json_: bool) -> int:

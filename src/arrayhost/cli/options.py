@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from arrayhost.client.ways import KEY_FILE_VARIABLE, read_key
 from arrayhost.core.names import check_name
 from arrayhost.errors import ArrayHostError, HostGoneError
 from arrayhost.manager import ArrayManager, connect
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from click.shell_completion import CompletionItem
 
-__all__ = ["NAME", "Failure", "address_option", "connected", "json_option", "missing_extra"]
+__all__ = ["NAME", "Failure", "address_option", "connected", "host_options", "json_option", "missing_extra"]
 
 
 class Failure(click.ClickException):
@@ -36,8 +37,28 @@ def address_option(command: Callable[..., Any]) -> Callable[..., Any]:
         "--address",
         metavar="ADDRESS",
         envvar=ADDRESS_VARIABLE,
-        help="The host: unix:/path or unix:@name. By default your standing host.",
+        help="The host: unix:/path, unix:@name or tcp://HOST:PORT. By default your standing host.",
     )(command)
+
+
+def _noted(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    """Keep an option's value for `connected`."""
+    if value is not None:
+        ctx.meta[f"arrayhost.{param.name}"] = value
+
+
+def host_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--address`` and what a host on another machine needs; used by `connected`."""
+    file = click.Path(exists=True, dir_okay=False)
+    command = click.option(
+        "--tls-ca", type=file, expose_value=False, callback=_noted, metavar="FILE",
+        help="Use TLS; the authorities that may have signed the certificate of a host at tcp://HOST:PORT.",
+    )(command)  # fmt: skip
+    command = click.option(
+        "--key-file", type=file, expose_value=False, callback=_noted, metavar="FILE", envvar=KEY_FILE_VARIABLE,
+        help="The key of the host.",
+    )(command)  # fmt: skip
+    return address_option(command)
 
 
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -47,8 +68,11 @@ def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def connected(address: str | None) -> ArrayManager:
     """Connect to the host at an address, or to the standing host."""
+    meta = click.get_current_context().meta
+    key_file = meta.get("arrayhost.key_file")
     try:
-        return connect(address)
+        key = None if key_file is None else read_key(key_file)
+        return connect(address, key, tls=meta.get("arrayhost.tls_ca"))
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--address") from error
     except HostGoneError as error:

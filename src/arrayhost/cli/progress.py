@@ -7,14 +7,27 @@ import time
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from arrayhost.errors import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from rich.progress import Task
+
 __all__ = ["progress"]
 
 _SHOWN_AFTER = 1.0
+
+
+class _Speed(ProgressColumn):
+    """Bytes a second, in the units of the bytes beside it."""
+
+    def render(self, task: Task) -> Text:
+        """Draw it."""
+        return Text("" if task.speed is None else f"{format_bytes(int(task.speed))}/s", style="progress.data.speed")
 
 
 @contextlib.contextmanager
@@ -25,7 +38,7 @@ def progress(what: str, n_bytes: int) -> Iterator[Callable[[int], None]]:
         yield lambda done: None
         return
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True),
-               TransferSpeedColumn(), TimeRemainingColumn())  # fmt: skip
+               _Speed(), TimeRemainingColumn())  # fmt: skip
     bar = Progress(*columns, console=console, transient=True)
     task = bar.add_task(what, total=n_bytes)
     began = time.monotonic()

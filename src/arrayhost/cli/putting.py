@@ -10,14 +10,18 @@ import numpy as np
 
 from arrayhost.cli.chunks import copy_pieces
 from arrayhost.cli.files import KINDS, Item, Reading, kind_of, read
-from arrayhost.cli.options import NAME, Failure, address_option, connected, json_option
+from arrayhost.cli.options import NAME, Failure, connected, host_options, json_option
 from arrayhost.cli.output import print_json
 from arrayhost.cli.progress import progress
+from arrayhost.core.addresses import TCP_PREFIX
 from arrayhost.core.names import check_name
 from arrayhost.core.records import to_plain
 from arrayhost.errors import ReferentExistsError
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from arrayhost.client.array import HostedArray
     from arrayhost.manager import ArrayManager
 
 
@@ -55,7 +59,7 @@ class _Shape(click.ParamType):  # type: ignore[type-arg]  # generic in new relea
 
 @click.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@address_option
+@host_options
 @click.option("--name", type=NAME, help="The array's name; by default the file's, without its ending.")
 @click.option("--overwrite", is_flag=True, help="Let the name change over if there is one; in one step.")
 @click.option("--format", "format_", type=click.Choice(KINDS), help="What kind of file; by default its ending tells.")
@@ -122,13 +126,22 @@ def _put(manager: ArrayManager, name: str, array: Any, *, overwrite: bool) -> No
     source = np.asarray(array)
     if not (source.flags.c_contiguous or source.flags.f_contiguous):
         source = np.ascontiguousarray(source)
-    hosted = manager.empty(source.shape, source.dtype, "C" if source.flags.c_contiguous else "F")
-    with progress(f"put {name}", source.nbytes) as done, hosted.write() as target:
-        copy_pieces(source, target, done)
     try:
+        if str(manager.address).startswith(TCP_PREFIX):
+            manager.put(name, source, overwrite=overwrite)  # streamed, where a section would fetch it first
+            return
+        hosted = _copied(manager, name, source)
         manager.put(name, hosted, overwrite=overwrite)
     except ReferentExistsError as error:
         raise _taken(name) from error
+
+
+def _copied(manager: ArrayManager, name: str, source: npt.NDArray[Any]) -> HostedArray:
+    """Host a copy, showing how far it is."""
+    hosted = manager.empty(source.shape, source.dtype, "C" if source.flags.c_contiguous else "F")
+    with progress(f"put {name}", source.nbytes) as done, hosted.write() as target:
+        copy_pieces(source, target, done)
+    return hosted
 
 
 def _taken(name: str) -> Failure:

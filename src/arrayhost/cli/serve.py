@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from arrayhost.cli.options import Failure, address_option
+from arrayhost.client.ways import KEY_FILE_VARIABLE
 from arrayhost.errors import NotAuthorizedError
 from arrayhost.host.objects import Registration
 from arrayhost.manager import ArrayManager
@@ -62,7 +63,10 @@ class _Size(click.ParamType):  # type: ignore[type-arg]  # generic in new releas
     help="Listen on this TCP port besides, for who has the key; needs --key-file. Repeatable.",
 )
 @click.option(
-    "--key-file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The key of clients over TCP."
+    "--key-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    envvar=KEY_FILE_VARIABLE,
+    help="The key of clients over TCP.",
 )
 @click.option("--tls", type=(str, str), default=None, metavar="CERTIFICATE KEY", help="Files for TLS on the TCP ports.")
 @click.option("--client-ca", type=click.Path(exists=True, dir_okay=False), help="Require client certificates of these.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from arrayhost.cli.options import NAME, address_option, connected, json_option
+from arrayhost.cli.options import NAME, connected, host_options, json_option
 from arrayhost.cli.output import console, date, print_json, shape, table
 from arrayhost.cli.plotting import plot
 from arrayhost.cli.progress import progress
@@ -26,7 +26,7 @@ _BAR = 40
 
 @click.command()
 @click.argument("name", type=NAME)
-@address_option
+@host_options
 @click.option("--plot", "plot_", type=click.Path(dir_okay=False, path_type=Path), help="Draw the array into FILE.png.")
 @click.option("--values/--no-values", default=True, help="Read the elements (the default) or only what the host knows.")
 @json_option
@@ -49,10 +49,10 @@ def show(name: str, address: str | None, plot_: Path | None, values: bool, json_
         print_json(to_plain(record) | {"values": {field: to_plain(one) for field, one in found.items()}})
         return 0
     out = console()
-    out.print(table(("", ""), _facts(name, record)))
+    out.print(table(("", ""), _facts(name, record), folded=("",)))
     for field, summary in found.items():
         out.print()
-        out.print(table(("", ""), _figures(field, summary)))
+        out.print(table(("", ""), _figures(field, summary), folded=("",)))
         out.print(table(("from", "to", "count", ""), _bars(summary), right=("from", "to", "count")))
     return 0
 
@@ -70,8 +70,10 @@ def _facts(name: str, record: ArrayRecord) -> Iterator[tuple[str, str]]:
     yield "version", f"{row.version}{', being written' if row.writing else ''}"
     if row.torn:
         yield "TORN", f"process {row.torn_pid} died while it wrote: write the whole array, or call recover()"
-    yield "created", f"{date(record.created)} by {record.creator.user}, process {record.creator.pid}"
-    yield "", record.creator.program
+    by = f", process {record.creator.pid}" if record.creator.pid else ""
+    yield "created", f"{date(record.created)} by {record.creator.user}{by}"
+    if record.creator.program:
+        yield "", record.creator.program
     yield "lock", record.lock.mode + (f", process {record.lock.owner_pid}" if record.lock.owner_pid else "")
     for waiter in record.lock.waiters:
         yield "  waits", f"process {waiter.pid}, for {waiter.seconds:.1f} s"

@@ -12,23 +12,25 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from arrayhost.cli.options import address_option, connected, json_option
-from arrayhost.cli.output import console, print_json, shape, table
+from arrayhost.cli.options import connected, host_options, json_option
+from arrayhost.cli.output import brief, console, count, print_json, shape, table
 from arrayhost.core.records import to_plain
 from arrayhost.errors import HostGoneError, format_bytes
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from arrayhost.core.records import ArrayRecord, ClientRecord, HostRecord
+    from arrayhost.core.records import ArrayRecord, ClientRecord, HostRecord, LockRecord
     from arrayhost.manager import ArrayManager
 
-_ARRAYS = ("ARRAY", "DTYPE", "SHAPE", "SIZE", "HOLDERS", "VERSION", "WRITES/S", "LOCK", "WAITING")
+_ARRAYS = ("ARRAY", "SHAPE", "SIZE", "HOLDERS", "WRITES/S", "LOCK", "WAITING")
+# A lock with its owner has to fit beside the rest into 80 columns.
+_LOCKED = {"exclusive": "write", "shared": "read"}
 _CLIENTS = ("PID", "USER", "ARRAYS", "REQUESTS", "REQUESTS/S", "PROGRAM")
 
 
 @click.command()
-@address_option
+@host_options
 @click.option(
     "--interval", type=click.FloatRange(min=0.05), default=1.0, show_default=True, help="Seconds between looks."
 )
@@ -118,9 +120,9 @@ class _Look:
         host = self._record.host
         bound = f" of {format_bytes(host.max_bytes)}" if host.max_bytes else ""
         heading = (
-            f"host {host.pid}, up {_duration(time.time() - host.started)}: {host.n_arrays} arrays, "
-            f"{host.n_objects} objects, {format_bytes(host.n_bytes)}{bound}; "
-            f"{len(self._record.clients)} clients, {self._requests_in_all():.0f} requests/s"
+            f"host {host.pid}, up {_duration(time.time() - host.started)}: {count(host.n_arrays, 'array')}, "
+            f"{count(host.n_objects, 'object')}, {format_bytes(host.n_bytes)}{bound}; "
+            f"{count(len(self._record.clients), 'client')}, {self._requests_in_all():.0f} requests/s"
         )
         arrays = sorted(
             self._record.arrays, key=lambda one: (-self._writes(one), not one.names, -one.nbytes, one.names)
@@ -129,22 +131,34 @@ class _Look:
         return Group(
             Text(heading, style="bold"),
             "",
-            table(_ARRAYS, map(self._array, arrays), right=("SIZE", "HOLDERS", "VERSION", "WRITES/S", "WAITING")),
+            table(
+                _ARRAYS,
+                map(self._array, arrays),
+                right=("SIZE", "HOLDERS", "WRITES/S", "WAITING"),
+                folded=("ARRAY",),
+            ),
             "",
-            table(_CLIENTS, map(self._client, clients), right=("PID", "ARRAYS", "REQUESTS", "REQUESTS/S")),
+            table(
+                _CLIENTS,
+                map(self._client, clients),
+                right=("PID", "ARRAYS", "REQUESTS", "REQUESTS/S"),
+                cut=("PROGRAM",),
+            ),
         )
 
     def _array(self, record: ArrayRecord) -> tuple[str, ...]:
         lock = record.lock
         return (
             ", ".join(record.names) or "-",
-            record.dtype,
             shape(record.shape),
             format_bytes(record.nbytes),
             str(len(record.holders)),
-            str(record.statistics.version),
             f"{self._writes(record):.1f}",
-            "torn" if record.statistics.torn else "" if lock.mode == "free" else f"{lock.mode} {lock.owner_pid}",
+            "torn"
+            if record.statistics.torn
+            else ""
+            if lock.mode == "free"
+            else f"{_LOCKED[lock.mode]} {lock.owner_pid}",
             str(len(lock.waiters) or ""),
         )
 
@@ -155,8 +169,12 @@ class _Look:
             str(client.n_arrays),
             str(client.n_requests),
             f"{self._requests_of(client):.1f}",
-            client.program,
+            brief(client.program),
         )
+
+
+def _locked(lock: LockRecord) -> str:
+    return "" if lock.mode == "free" else f"{_LOCKED[lock.mode]} {lock.owner_pid}"
 
 
 def _duration(seconds: float) -> str:
