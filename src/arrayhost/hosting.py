@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from arrayhost.client import session as sessions
 from arrayhost.client.array import HostedArray
+from arrayhost.client.finding import forget_sessions, take_over
 from arrayhost.client.links import Lease, MappedSource, Source
 from arrayhost.client.mapped import proxy_of
 from arrayhost.client.object import HostedObject, bind
+from arrayhost.client.registry import register_link
 from arrayhost.client.ways import UnixWay
 from arrayhost.errors import NoHostError, StaleProxyError
 from arrayhost.evaluation.operands import map_nested
@@ -136,7 +137,7 @@ class LocalLink:
         if service is not None:
             store = service.store
             way = UnixWay(self.address, self.credentials[0])
-            sessions.take_over(way, self.host_id, store.table, store.files, list(self._leases))
+            take_over(way, self.host_id, store.table, store.files, list(self._leases))
 
     @property
     def lock_timeout(self) -> float:
@@ -313,7 +314,7 @@ def build_server(registry: Mapping[str, Registration], options: HostOptions, par
         server.close()
         raise
     link.serve_for(server)
-    sessions.register_link(link)
+    register_link(link)
     _current = link
     return server
 
@@ -339,7 +340,7 @@ def run_host(
     keep_heap_small()
     # Ctrl-C in a terminal reaches the whole process group; the host ends when its manager says so.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sessions.forget_sessions()
+    forget_sessions()
     try:
         pidfd = _watch(*parent)
         if initializer is not None:

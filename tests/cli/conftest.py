@@ -13,7 +13,7 @@ import pytest
 
 import arrayhost
 from arrayhost.cli.main import main
-from arrayhost.client.session import forget_sessions
+from arrayhost.client.finding import forget_sessions
 from tests.support import wait_until
 
 TIMEOUT = 40.0

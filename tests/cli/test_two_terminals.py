@@ -17,7 +17,7 @@ from sklearn.datasets import load_digits, load_sample_image
 
 import arrayhost
 from arrayhost.cli.commands import arrayhost as commands
-from arrayhost.client.session import forget_sessions
+from arrayhost.client.finding import forget_sessions
 from tests.support import assert_same, wait_until
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")

@@ -9,6 +9,7 @@ import pytest
 
 from arrayhost import ArrayHostError
 from arrayhost.client import session
+from arrayhost.client.telling import LeaseChannel
 from arrayhost.host.server import Server
 from arrayhost.host.store import Store
 from arrayhost.sync import filelocks, guards
@@ -83,7 +84,7 @@ SWITCHES: dict[str, tuple[Any, str, Any, Callable[[Run], None], int]] = {
     "a child has connections of its own": (
         session.Session, "after_fork_in_child", _nothing, test_forks.fork_from_threads, 6,
     ),
-    "what died is told to the host": (session.Session, "_send_outbox", _nothing, test_flat.cycle, 400),
+    "what died is told to the host": (LeaseChannel, "send_outbox", _nothing, test_flat.cycle, 400),
 }  # fmt: skip
 
 

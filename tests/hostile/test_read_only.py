@@ -10,7 +10,7 @@ import pytest
 
 import arrayhost
 from arrayhost import ArrayHostError, ArrayManager, HostedArray, ReadOnlyError, TornArrayError
-from arrayhost.client import session as sessions
+from arrayhost.client import registry
 from arrayhost.engines.host import HostEngine
 from arrayhost.evaluation.operations import OPERATOR, Operation
 from arrayhost.wire.frames import Kind
@@ -209,7 +209,7 @@ def test_both_modes_in_one_process(manager: Arrays, reader: ArrayManager) -> Non
     assert_same(reading.copy(), VALUES + VALUES)
     assert pickle.loads(pickle.dumps(writing)).flags.writeable
     assert not pickle.loads(pickle.dumps(reading)).flags.writeable
-    assert {session.mode for session in sessions._by_address.values()} >= {"r", "r+"}
+    assert {session.mode for session in registry.by_address.values()} >= {"r", "r+"}
 
 
 def test_a_dead_writer_is_told_to_who_cannot_mark_it(manager: Arrays, reader: ArrayManager) -> None:

@@ -166,7 +166,7 @@ def test_a_reader_without_a_lease_never_sees_the_successors_data() -> None:
     with ArrayManager() as manager:
         a = manager.full(4, 7.0)
         ident = a._source.ident
-        a._source.link._tell(Kind.RELEASE, [[ident, 1]])
+        a._source.link._channel.tell(Kind.RELEASE, [[ident, 1]])
         while manager.statistics().n_arrays:
             pass
         successors = [manager.full(4, 1000.0 + i) for i in range(50)]

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from arrayhost.client import session as sessions
 from arrayhost.client.array import HostedArray
 from arrayhost.client.attributing import call_for_caller
 from arrayhost.client.evaluating import evaluate
 from arrayhost.client.links import MappedSource
 from arrayhost.client.passing import reduced, restored
+from arrayhost.client.proxies import register_proxies
 from arrayhost.client.returning import follow
 from arrayhost.client.unmapped import UnmappedArray
 from arrayhost.core.layout import Layout
@@ -244,4 +244,4 @@ def _from_handle(*handle: Any) -> HostedArray:
     return cast("HostedArray", proxy)
 
 
-sessions.register_proxies(Layout, proxy_of, HostedArray, HostedArray.reference)
+register_proxies(Layout, proxy_of, HostedArray, HostedArray.reference)

@@ -6,8 +6,8 @@ import functools
 import sys
 from typing import TYPE_CHECKING, Any
 
-from arrayhost.client import session as sessions
 from arrayhost.client.passing import origin, way_back
+from arrayhost.client.proxies import register_proxies
 from arrayhost.core.handles import ObjectHandle
 
 if TYPE_CHECKING:
@@ -220,4 +220,4 @@ def _handle(proxy: HostedObject, link: Link, *, by_value: bool) -> ObjectHandle 
     return proxy._arrayhost_handle if own else None
 
 
-sessions.register_proxies(ObjectHandle, bind, HostedObject, _handle)
+register_proxies(ObjectHandle, bind, HostedObject, _handle)

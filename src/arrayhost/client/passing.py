@@ -12,7 +12,7 @@ from multiprocessing.context import get_spawning_popen
 from multiprocessing.process import AuthenticationString  # type: ignore[attr-defined]  # missing in the stubs
 from typing import TYPE_CHECKING, Any
 
-from arrayhost.client import session as sessions
+from arrayhost.client import finding
 from arrayhost.client.returning import found_by_name
 from arrayhost.errors import HostGoneError
 from arrayhost.wire.codec import pack_handle, unpack_handle
@@ -59,7 +59,7 @@ def way_back(where: Origin, wanted: bytes = b"") -> Any:
     HostGoneError, NotAuthorizedError
     """
     address, host_id, *known = where
-    return sessions.find_link(address, host_id, wanted, **(known[0] if known else {}))
+    return finding.find_link(address, host_id, wanted, **(known[0] if known else {}))
 
 
 def reduced(proxy: HostedArray, rebuild: Callable[..., Any]) -> tuple[Any, ...]:
@@ -102,7 +102,7 @@ def restored(where: Origin, packed: bytes, name: str = "", named: bytes = b"") -
         address, known = where[0], where[2] if len(where) > 2 else {}
         if not name or "elsewhere" in known:
             raise
-        session = sessions.session_for(address, **known)
+        session = finding.session_for(address, **known)
         return found_by_name(session, name, whole, layout)
     if name and source.named is None:
         source.named = (name, whole)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from arrayhost.client import session as sessions
+from arrayhost.client import finding
 from arrayhost.errors import HostGoneError, ReferentNotFoundError, StaleProxyError
 from arrayhost.wire.frames import Kind
 
@@ -83,7 +83,7 @@ def move_over(proxy: ArrayProxy) -> bool:
     if source.named is None or not source.link.seems_ended():
         return False
     (name, layout), address = source.named, source.link.address
-    session = sessions.session_for(address, mode=source.link.mode)
+    session = finding.session_for(address, mode=source.link.mode)
     if session.host_id == source.link.host_id:
         return False
     proxy._move(*found_by_name(session, name, layout, proxy.layout))

@@ -12,36 +12,31 @@ request finds it.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
-import select
-import socket
 import struct
-import sys
 import threading
 import time
 import weakref
-from _thread import interrupt_main, start_new_thread
-from collections import deque
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgpack
 import numpy as np
 
+from arrayhost.client import registry
 from arrayhost.client.conditions import TRAVELLING, report
 from arrayhost.client.functions import sendable
 from arrayhost.client.links import Lease, MappedSource, Source
+from arrayhost.client.proxies import is_proxy, make_proxy, no_proxies, reference
 from arrayhost.client.remote import RemoteGuard, RemoteSource
-from arrayhost.client.ways import NetworkWay, UnixWay, remember_way, way_to
+from arrayhost.client.telling import LeaseChannel
+from arrayhost.client.ways import NetworkWay, UnixWay, remember_way
 from arrayhost.core.handles import ObjectHandle
 from arrayhost.errors import (
     ArgumentEncodingError,
     HostGoneError,
-    NotAuthorizedError,
     ProtocolError,
     ReadOnlyError,
     StaleProxyError,
-    TransportError,
     UnsupportedError,
 )
 from arrayhost.evaluation.permitted import check_call_reads_only, check_evaluation_reads_only, check_reads_only
@@ -52,7 +47,7 @@ from arrayhost.sync.guards import Guard, held_here
 from arrayhost.sync.readonly import ReadOnlyGuard
 from arrayhost.wire import failures
 from arrayhost.wire.codec import MAX_REQUEST_BYTES, MAX_VALUE_BYTES, Codec, Encoder, unpack_handle
-from arrayhost.wire.frames import Kind, pack_frame
+from arrayhost.wire.frames import Kind
 from arrayhost.wire.hello import CALLS, READ_ONLY, READ_WRITE, SESSION, Hello, pack_hello
 from arrayhost.wire.streams import Message, close_all
 
@@ -61,19 +56,16 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from arrayhost.client.links import Link
     from arrayhost.client.ways import Stream
     from arrayhost.core.handles import ArrayHandle
     from arrayhost.evaluation.operations import Operation
     from arrayhost.memory.segments import Mapping as SegmentMapping
 
-__all__ = ["Session", "close_sessions", "find_link", "forget_sessions", "register_link", "round_trips", "session_for"]
+__all__ = ["Session", "round_trips"]
 
 _LOOK_SECONDS = 0.05
 # Connections for locks that are kept for the next ones.
 _MOST_SPARE = 8
-# Told in one message at most, which a host bounds.
-_IDENTS_AT_ONCE = 1000
 # Seconds to look for an answer before sleeping for it; those to small requests take a few microseconds.
 _PATIENCE = 50e-6
 _IDENTS = struct.Struct("<Q")
@@ -85,12 +77,6 @@ _DEFAULT_ERRORS = {"divide": "warn", "over": "warn", "under": "ignore", "invalid
 # Code in the host uses what another host owns through a proxy of its own; an evaluation is given its values.
 _RUNNING_CODE = frozenset([Kind.CREATE, Kind.RUN, Kind.CALL, Kind.APPLY])
 
-# By host and mode, and by address and mode: a process may read from a host with one session and write with another.
-_links: dict[tuple[bytes, str], Link] = {}
-_by_address: dict[tuple[str, str], Session] = {}
-_all_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
-# Taken after a session's own lock where both are needed.
-_registry_lock = threading.RLock()
 _n_round_trips = 0
 
 
@@ -113,42 +99,6 @@ class _Connection:
 
 class _Local(threading.local):
     connection: _Connection | None = None
-
-
-class _LeaseEnd(weakref.ref[Lease]):
-    """A reference to a lease that goes to the outbox when the lease dies.
-
-    C code puts it there, so that neither an interrupt nor a lock can be in the way.
-    """
-
-    __slots__ = ("count", "ident", "number")
-
-    count: list[int]
-    ident: int
-    number: int
-
-    def __new__(cls, lease: Lease, number: int, outbox: deque[Any]) -> Self:
-        """Watch a lease; `number` tells its end from all else that is told."""
-        self = super().__new__(cls, lease, outbox.append)
-        self.number, self.ident, self.count = number, lease.ident, lease.count
-        return self
-
-    def __init__(self, *_: object) -> None:
-        """Everything is set already; the reference itself takes no more arguments."""
-
-    def frame(self) -> bytes:
-        """What gives the leases back; nothing if there are none."""
-        count = self.count[0]
-        return _told(self.number, Kind.RELEASE, [[self.ident, count]]) if count else b""
-
-
-def _interrupt_soon() -> None:
-    time.sleep(1e-3)
-    interrupt_main()
-
-
-def _told(number: int, kind: Kind, body: Any) -> bytes:
-    return pack_frame(kind, number & 0xFFFFFFFF, msgpack.packb(body))
 
 
 def _confirmed(streamed: Message, confirmation: Message | None) -> Message:
@@ -201,23 +151,15 @@ class Session:
         self._ident = b""
         self._lock = threading.RLock()
         self._local = _Local()
-        self._channel: Stream | None = None
+        self._channel = LeaseChannel()
         self._spare: list[_Connection] = []  # that hold no lock at the moment
-        self._outbox: deque[bytes | _LeaseEnd] = deque()
-        self._numbers = itertools.count(1)
-        self._ends: dict[int, tuple[_LeaseEnd, weakref.ref[Lease]]] = {}
-        # Reentrant: the collector may run a finalizer that tells something while something is told.
-        self._telling = threading.RLock()
-        self._is_telling = False
         self._table: ControlTable | None = None
         self._files: LockFiles | None = None
         self._n_connections = 0
-        self._fork_pipes: list[int] = []
-        self._new_pipe = -1
         self._welcomed: Source | None = None
         self._looked = 0.0
         self._connections: weakref.WeakSet[_Connection] = weakref.WeakSet()
-        _all_sessions.add(self)
+        registry.sessions.add(self)
 
     # -- connecting ----------------------------------------------------------------------------------------------
 
@@ -235,13 +177,13 @@ class Session:
         HostGoneError, NotAuthorizedError
         """
         with self._lock:
-            if self._channel is not None:
+            if self._channel.stream is not None:
                 return
             if self.closed:
                 gone = HostGoneError(f"the host at {self.address} has ended; start another")
                 gone.nothing_sent = True
                 raise gone
-            inherited = bool(self._leases())
+            inherited = bool(self._channel.leases())
             if inherited or self.is_remote:
                 wanted = b""  # among what is claimed, or asked for afterwards
             ident = os.urandom(16)
@@ -257,10 +199,10 @@ class Session:
             finally:
                 close_all(message.fds)
             self._ident = ident
-            self._channel = stream
+            self._channel.stream = stream
             if inherited:
                 self._claim_inherited()
-        register_link(self)
+        registry.register_link(self)
 
     def _hello(self, hello: Hello) -> tuple[Stream, Message]:
         stream = self.way.connect()
@@ -297,11 +239,6 @@ class Session:
             host_id, lock_timeout, bool(unpickles) and not self.is_remote, tuple(elsewhere),
         )  # fmt: skip
 
-    def _leases(self) -> list[Lease]:
-        """The living leases of this process."""
-        found = [end() for end, _ in list(self._ends.values())]
-        return [lease for lease in found if lease is not None]
-
     def _welcome(self, message: Message, wanted: bytes) -> None:
         """Map the array that was asked for with the hello; the host has leased it and sent its segment last."""
         packed = msgpack.unpackb(message.body)[-1] if wanted else b""
@@ -317,12 +254,12 @@ class Session:
 
     def _claim_inherited(self) -> None:
         """In a forked child: lease what the parent had, and let go of the pipe that kept it."""
-        leases = self._leases()
+        leases = self._channel.leases()
         missing = set(self.request(Kind.CLAIM, [lease.ident for lease in leases]))
         for lease in leases:
             # The pipe held it, so nothing can be missing unless the host itself ended it.
             lease.count[0] = 0 if lease.ident in missing else 1
-        self._close_fork_pipes()
+        self._channel.close_fork_pipes()
 
     def _connect(self) -> _Connection:
         """Make a connection for the calling thread."""
@@ -334,26 +271,28 @@ class Session:
         self._connections.add(connection)
         return connection
 
+    def inherit(self, host_id: bytes, table: ControlTable, files: LockFiles, leases: Sequence[Lease]) -> None:
+        """Take over what a host had before this process was forked from it: table, lock files, its own proxies."""
+        self.host_id, self._table, self._files = host_id, table, files
+        for lease in leases:
+            lease.link, lease.count, lease.exported = self, [0], False
+            self.watch(lease)
+            if isinstance(lease, MappedSource):
+                self.sources[lease.ident] = lease
+
     def close(self) -> None:
         """Hang up for good; mapped arrays stay readable."""
         self.closed = True
-        self._disconnect()
+        self.disconnect()
         # Arrays that are still in use hold on to these themselves.
         self._table = self._files = self._latest_shared = None
-        with _registry_lock:
-            if _by_address.get((self.address, self.mode)) is self:
-                del _by_address[self.address, self.mode]
-            if _links.get((self.host_id, self.mode)) is self:
-                del _links[self.host_id, self.mode]
+        registry.forget(self)
 
     def retire_if_ended(self) -> bool:
         """Let go of what a host that has ended left here; tell whether it has."""
-        with self._telling:
-            channel = self._channel
-            if channel is None:
-                return self.closed
-            # Nothing is ever sent on this socket after the hello: readable means that the other side is closed.
-            ended = channel.has_ended()
+        if self._channel.stream is None:
+            return self.closed
+        ended = self._channel.has_ended()
         if ended:
             self.close()
         return ended
@@ -371,16 +310,17 @@ class Session:
         """The key, and the certificates' files, with which the host was reached."""
         return self.way.credentials
 
-    def _disconnect(self) -> None:
+    def disconnect(self) -> None:
+        """Hang up; the next request connects anew."""
         with self._lock:
-            for connection in list(self._connections):
-                connection.stream.close()
-            self._local = _Local()
-            self._spare.clear()
-            if self._channel is not None:
-                self._channel.close()
-                self._channel = None
-            self._close_fork_pipes()
+            self._hang_up()
+            self._channel.close()
+
+    def _hang_up(self) -> None:
+        for connection in list(self._connections):
+            connection.stream.close()
+        self._local = _Local()
+        self._spare.clear()
 
     # -- requests ------------------------------------------------------------------------------------------------
 
@@ -423,7 +363,7 @@ class Session:
     def _encoder(self, *, by_value: bool) -> Encoder:
         trusted = self._host_unpickles
         return Encoder(
-            lambda part: _reference(part, self, by_value=by_value),
+            lambda part: reference(part, self, by_value=by_value),
             allow_pickle=trusted,
             max_bytes=MAX_VALUE_BYTES if trusted else MAX_REQUEST_BYTES,
         )
@@ -441,8 +381,8 @@ class Session:
         if local.connection is None:
             self.open()
             local = self._local
-        if self._outbox:
-            self._send_outbox()  # what the lease channel had no room for, after many arrays were dropped at once
+        if self._channel.outbox:
+            self._channel.send_outbox()  # what there was no room for, after many arrays were dropped at once
         try:
             connection = local.connection or self._connect()
         except HostGoneError as error:
@@ -548,7 +488,7 @@ class Session:
     def _abandon(self, connection: _Connection, sequence: int, counted: list[int]) -> None:
         """Give an exchange up: the host takes back what its answer granted and was not counted here."""
         connection.stream.close()
-        self._tell(Kind.ABANDON, [connection.number, sequence, counted])
+        self._channel.tell(Kind.ABANDON, [connection.number, sequence, counted])
 
     def _result(
         self,
@@ -561,7 +501,7 @@ class Session:
         body = message.body
         try:
             if message.kind == Kind.ERROR:
-                codec = Codec(_no_proxies, message.attachments, allow_pickle=trusted)
+                codec = Codec(no_proxies, message.attachments, allow_pickle=trusted)
                 described, warned = codec.decode(body)
                 report(warned)
                 raise failures.rebuild(described, allow_pickle=trusted)
@@ -675,7 +615,7 @@ class Session:
     def evaluate(self, operation: Operation, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Evaluate an operation in the host. Cost: one round trip."""
         if self.read_only:
-            check_evaluation_reads_only(operation, args, kwargs, _is_proxy)
+            check_evaluation_reads_only(operation, args, kwargs, is_proxy)
         return self.request(Kind.EVALUATE, [*operation, list(args), dict(kwargs), self.context()])
 
     def apply(self, target: Any, function: Any, args: Sequence[Any], kwargs: Mapping[str, Any], timeout: float) -> Any:
@@ -737,325 +677,30 @@ class Session:
 
     def watch(self, lease: Lease) -> None:
         """Give back what `lease` counts when it dies."""
-        number = next(self._numbers)
-        # Callbacks run from the latest reference to the first: it is in the outbox when `_lease_died` looks.
-        prompt = weakref.ref(lease, self._lease_died)
-        self._ends[number] = (_LeaseEnd(lease, number, self._outbox), prompt)
-
-    def _lease_died(self, _: Any, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-        try:
-            if not is_finalizing():
-                self._send_outbox()
-        except KeyboardInterrupt:
-            # Python would print and forget it here, where nobody can catch it. Whoever runs a moment later gets it.
-            start_new_thread(_interrupt_soon, ())
+        self._channel.watch(lease)
 
     def export(self, ident: int) -> None:
         """Tell the host that a handle of the referent is being pickled. Cost: one message, no answer awaited."""
         self.open()
-        self._tell(Kind.EXPORT, [ident])
-
-    def _tell(self, kind: Kind, body: Any) -> None:
-        """Send on the lease channel without waiting; what does not fit goes with the next message."""
-        self._outbox.append(_told(next(self._numbers), kind, body))
-        self._send_outbox()
-
-    def _send_outbox(self) -> None:
-        """Send what the lease channel takes at once, in order, from one thread at a time.
-
-        An entry is taken out after it was sent: an interrupt in between sends it again, and the host knows it by its
-        number.
-        """
-        outbox = self._outbox
-        with self._telling:
-            if self._is_telling:  # a finalizer, in the middle of the loop below
-                return
-            try:
-                self._is_telling = True
-                while outbox:
-                    entry = outbox[0]
-                    if not self._sent(entry if isinstance(entry, bytes) else entry.frame()):
-                        return
-                    outbox.popleft()
-                    if not isinstance(entry, bytes):
-                        self._ends.pop(entry.number, None)
-            finally:
-                self._is_telling = False
-
-    def _sent(self, frame: bytes) -> bool:
-        """Send one frame without waiting; False if the socket is full."""
-        if self._channel is not None and frame:
-            try:
-                return self._channel.tell(frame)
-            except OSError:
-                pass  # the host is gone, and all leases with it
-        return True
+        self._channel.tell(Kind.EXPORT, [ident])
 
     # -- fork ----------------------------------------------------------------------------------------------------
 
     def before_fork(self) -> None:
-        """Have the host keep all leases for the child until its end of a new pipe closes."""
-        self._new_pipe = -1
-        channel = self._channel
-        if channel is None or not self._ends:
-            return
-        if self.is_remote:
-            # A pipe does not travel. The child has the grace of pickled handles to connect.
-            idents = [lease.ident for lease in self._leases()]
-            for start in range(0, len(idents), _IDENTS_AT_ONCE):
-                self._tell(Kind.EXPORT, idents[start : start + _IDENTS_AT_ONCE])
-            return
-        reader, self._new_pipe = os.pipe2(os.O_CLOEXEC)
-        try:
-            _send_waiting(channel.socket, pack_frame(Kind.FORK_GUARD, 0, msgpack.packb(None), 1), reader)
-        except OSError:
-            pass  # the host is gone: nothing to keep
-        finally:
-            os.close(reader)
+        """Let no other thread make a connection or a mapping, which the child would inherit half done."""
+        self._lock.acquire()
+
+    def keep_leases(self) -> None:
+        """Have the host keep all leases for the child that is about to be forked."""
+        self._channel.before_fork(by_grace=self.is_remote)
 
     def after_fork_in_parent(self) -> None:
-        """Leave the pipe to the child."""
-        if self._new_pipe >= 0:
-            os.close(self._new_pipe)
-            self._new_pipe = -1
+        """Go on."""
+        self._channel.after_fork_in_parent()
+        self._lock.release()
 
     def after_fork_in_child(self) -> None:
         """Let go of the parent's sockets, or its death would go unnoticed; connect anew on the first request."""
         self._lock = threading.RLock()
-        self._telling = threading.RLock()
-        self._is_telling = False
-        self._outbox.clear()
-        if self._new_pipe >= 0:
-            self._fork_pipes.append(self._new_pipe)
-            self._new_pipe = -1
-        pipes, self._fork_pipes = self._fork_pipes, []
-        self._disconnect()
-        self._fork_pipes = pipes
-        for end, _ in list(self._ends.values()):
-            end.count[0] = 0
-        for lease in self._leases():
-            lease.exported = False
-
-    def _close_fork_pipes(self) -> None:
-        pipes, self._fork_pipes = self._fork_pipes, []
-        for pipe in pipes:
-            os.close(pipe)
-
-
-# -- sessions of this process -------------------------------------------------------------------------------------
-
-
-def session_for(
-    address: str, authkey: bytes | None = None, wanted: bytes = b"", mode: str = READ_WRITE, tls: Any = None
-) -> Session:
-    """Return this process's open session with the host at an address; for `wanted` see `Session.open`.
-
-    Parameters
-    ----------
-    authkey, tls
-        As for `arrayhost.connect`; None for what this process used last at this address.
-
-    Raises
-    ------
-    HostGoneError, NotAuthorizedError
-    """
-    with _registry_lock:
-        known_sessions = list(_by_address.values())
-    for other in known_sessions:
-        other.retire_if_ended()
-    with _registry_lock:
-        session = _by_address.get((address, mode))
-    spare = None
-    if session is None or not session.way.serves(authkey, tls):
-        session = Session(way_to(address, authkey, tls), mode)
-        session.open(wanted)
-        if session.is_remote:
-            # Beside a session that maps the host's arrays: whoever names this address wants to use it.
-            with _registry_lock:
-                _by_address[address, mode] = session
-                _links.setdefault((session.host_id, mode), session)
-            return session
-        with _registry_lock:
-            known = _links.get((session.host_id, mode))
-            if isinstance(known, Session) and not (known.closed or known.is_remote or known is session):
-                # The same host was reached before. Two sessions would map its arrays twice.
-                spare, session = session, known
-            _by_address[address, mode] = session
-            _links[session.host_id, mode] = session
-    if spare is not None:
-        spare.closed = True
-        spare._disconnect()
-    session.open()
-    return session
-
-
-def take_over(way: UnixWay, host_id: bytes, table: ControlTable, files: LockFiles, leases: Sequence[Lease]) -> None:
-    """In a process that was forked from a host: make a session the way to that host for the proxies inherited."""
-    session = Session(way)
-    session.host_id, session._table, session._files = host_id, table, files
-    for lease in leases:
-        lease.link, lease.count, lease.exported = session, [0], False
-        session.watch(lease)
-        if isinstance(lease, MappedSource):
-            session.sources[lease.ident] = lease
-    with _registry_lock:
-        _links[host_id, session.mode] = _by_address[way.address, session.mode] = session
-
-
-def register_link(link: Link) -> None:
-    """Let pickled handles of a host find their way by this link."""
-    with _registry_lock:
-        _links.setdefault((link.host_id, link.mode), link)
-
-
-def find_link(
-    address: str,
-    host_id: bytes,
-    wanted: bytes = b"",
-    mode: str = READ_WRITE,
-    elsewhere: Sequence[str] = (),
-    authkey: bytes | None = None,
-    tls: Any = None,
-) -> Link:
-    """Return this process's link to the host that a handle names; see `session_for`.
-
-    Parameters
-    ----------
-    elsewhere : sequence of str
-        TCP addresses of the host, tried in turn where it does not answer at `address`: on another machine.
-
-    Raises
-    ------
-    HostGoneError
-        That host has ended, even if another listens at its address.
-    NotAuthorizedError, ProtocolError
-        Only a TCP address answers, and this process lacks its key or its certificates.
-    """
-    for link in (_by_address.get((address, mode)), _links.get((host_id, mode))):
-        if link is not None and link.host_id == host_id and not getattr(link, "closed", False):
-            return link
-    missed: list[Exception] = []
-    for way in (address, *elsewhere):
-        try:
-            session = session_for(
-                way, authkey, wanted if way == address else b"", mode, tls if way == address else None
-            )
-        except (TransportError, NotAuthorizedError) as error:
-            missed.append(error)
-            if way == address and not _is_nowhere(error):
-                break  # a host that is here and cannot answer now is not to be talked to without its memory
-        else:
-            if session.host_id == host_id:
-                return session
-            missed.append(HostGoneError(f"the host at {way} is another one now; arrays of the old one are gone"))
-    # What can be mended from here comes first: a key that is missing, rather than a host that is not.
-    told = next((miss for miss in missed if not isinstance(miss, HostGoneError)), missed[0])
-    for miss in missed:
-        if miss is not told:
-            told.add_note(f"also tried: {miss}")
-    raise told
-
-
-def _is_nowhere(error: Exception) -> bool:
-    """Whether an address leads to no host of this user's on this machine."""
-    return isinstance(error, NotAuthorizedError) or isinstance(
-        error.__cause__, (ConnectionRefusedError, FileNotFoundError)
-    )
-
-
-def close_sessions(host_id: bytes) -> None:
-    """Hang up on a host that has ended, in every mode."""
-    for session in list(_all_sessions):
-        if session.host_id == host_id:
-            session.close()
-
-
-def forget_sessions() -> None:
-    """Drop every session: in a new host, whose parent's arrays are none of its business."""
-    for session in list(_all_sessions):
-        session.close()
-    with _registry_lock:
-        _links.clear()
-        _by_address.clear()
-
-
-# The sessions that were prepared for the fork under way.
-_forking: list[Session] = []
-
-
-def _before_fork() -> None:
-    # No other thread is then making a connection or a mapping, which the child would inherit half done.
-    for session in sorted(_all_sessions, key=id):
-        session._lock.acquire()
-        _forking.append(session)
-    _registry_lock.acquire()
-    for session in _forking:
-        session.before_fork()
-
-
-def _after_fork_in_parent() -> None:
-    _registry_lock.release()
-    while _forking:
-        session = _forking.pop()
-        session.after_fork_in_parent()
-        session._lock.release()
-
-
-def _after_fork_in_child() -> None:
-    global _registry_lock
-    _registry_lock = threading.RLock()
-    _forking.clear()
-    for session in list(_all_sessions):
-        session.after_fork_in_child()
-
-
-def _send_waiting(channel: socket.socket, frame: bytes, fd: int, seconds: float = 5.0) -> None:
-    """Send a frame with a descriptor on a socket that may be full; give up in the end rather than never return."""
-    poll = select.poll()
-    poll.register(channel, select.POLLOUT)
-    deadline = time.monotonic() + seconds
-    while poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-        try:
-            socket.send_fds(channel, [frame], [fd], socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-        except BlockingIOError:
-            continue
-        return
-
-
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
-
-
-# -- proxies, which are made in modules above this one --------------------------------------------------------------
-
-
-def _no_proxies(*_: Any) -> Any:
-    raise ProtocolError("a handle where none was due")
-
-
-_proxy_makers: dict[type, Callable[[Any, Any], Any]] = {}
-_references: dict[type, Callable[..., Any]] = {}
-
-
-def register_proxies(
-    handle_type: type, make: Callable[[Any, Any], Any], proxy_type: type, refer: Callable[..., Any]
-) -> None:
-    """Tell how proxies of one kind are made from handles, and what stands for them on the wire."""
-    _proxy_makers[handle_type] = make
-    _references[proxy_type] = refer
-
-
-def make_proxy(origin: Any, what: Any) -> Any:
-    """Make the proxy for a layout in a source, or for an object's handle."""
-    return _proxy_makers[type(what)](origin, what)
-
-
-def _is_proxy(value: Any) -> bool:
-    return any(kind in _references for kind in type(value).__mro__)
-
-
-def _reference(value: Any, link: Link, *, by_value: bool) -> Any:
-    for kind in type(value).__mro__:
-        refer = _references.get(kind)
-        if refer is not None:
-            return refer(value, link, by_value=by_value)
-    return None
+        self._channel.after_fork_in_child()
+        self._hang_up()

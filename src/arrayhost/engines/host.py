@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from arrayhost.client.finding import session_for
 from arrayhost.client.functions import sendable
-from arrayhost.client.session import session_for
 from arrayhost.engines.files import opened
 from arrayhost.errors import HostGoneError
 from arrayhost.wire.frames import Kind

@@ -11,7 +11,7 @@ import threading
 from multiprocessing.reduction import ForkingPickler
 from typing import TYPE_CHECKING, Any
 
-from arrayhost.client.session import close_sessions, session_for
+from arrayhost.client.finding import close_sessions, session_for
 from arrayhost.errors import ArgumentEncodingError, HostGoneError
 from arrayhost.hosting import HostOptions, process_began, run_host
 from arrayhost.wire.addresses import LOCAL_PREFIX, remove_socket
