@@ -38,6 +38,8 @@ TYPE_ASKED = {
     "scipy.sparse.linalg.aslinearoperator(a).matvec(np.ones(3))": "TypeError",
     "torch.from_numpy(k)": "TypeError",
 }
+# Where a newer release than that of the table no longer asks.
+TAKEN_SINCE = frozenset(["scipy.sparse.linalg.aslinearoperator(a).matvec(np.ones(3))"])
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +112,13 @@ def test_where_the_type_is_asked_the_memory_is_given(arguments: Any, call: str) 
     assert_equal(eval(call, {**namespace, **memory}), expected)
     if TYPE_ASKED[call] == "differs":
         assert eval(call, {**namespace, **hosted}).shape != expected.shape
+        return
+    result, refusal = None, ""
+    try:
+        result = eval(call, {**namespace, **hosted})
+    except Exception as error:  # which one it is, is what is compared
+        refusal = type(error).__name__
+    if refusal or call not in TAKEN_SINCE:
+        assert refusal == TYPE_ASKED[call]
     else:
-        with pytest.raises(Exception) as refused:
-            eval(call, {**namespace, **hosted})
-        assert refused.type.__name__ == TYPE_ASKED[call]
+        assert_equal(result, expected)
