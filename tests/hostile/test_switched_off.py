@@ -194,7 +194,7 @@ SLOW: dict[str, tuple[Any, str, Any, Callable[[Path], None]]] = {
     "connections that ended are closed": (Server, "_end_calls", nothing, a_live_host),
     "a peer's user is looked at": (addresses, "check_peer", lambda _: 0, another_user),
     "parts are counted": (codec.Codec, "_count", nothing, empty_lists),
-    "bodies are bounded": (streams, "check_length", nothing, a_large_body),
+    "bodies are bounded": (streams, "MAX_UNTRUSTED_BYTES", frames.MAX_BODY_BYTES, a_large_body),
     "what was freed goes back": (server, "trim_heap", nothing, what_was_freed),
     "newcomers are bounded": (Reception, "_drop", nothing, newcomers),
     "hellos have a deadline": (Reception, "keep_deadlines", nothing, silence),
