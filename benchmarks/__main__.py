@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from benchmarks import (
     report,
+    rows_dask,
     rows_dask_views,
     rows_handoff,
     rows_hosting,
@@ -38,6 +39,7 @@ CASES: tuple[Case, ...] = (
     *rows_handoff.CASES,
     *rows_memory.CASES,
     *rows_tcp.CASES,
+    *rows_dask.CASES,
     *rows_import.CASES,
     *rows_dask_views.CASES,
     *rows_hosting.INFORMATIVE,

@@ -53,11 +53,11 @@ QUICK = Scale(elements=10_000_000, slow=3, fast=7, fresh=7, seconds=0.4, row_tim
 class Budget:
     """A bound on one figure of a row.
 
-    ``ours/N``, ``ours/S`` and ``ours/unrelated`` are bounded above, ``S/ours`` (how many times faster than S) below,
-    and ``ours`` above, in units of `unit_value`.
+    ``ours/N``, ``ours/S``, ``ours/unrelated`` and ``ours/Dask`` are bounded above, ``S/ours`` (how many times faster
+    than S) below, and ``ours`` above, in units of `unit_value`.
     """
 
-    figure: Literal["ours/N", "ours/S", "ours/unrelated", "S/ours", "ours"]
+    figure: Literal["ours/N", "ours/S", "ours/unrelated", "ours/Dask", "S/ours", "ours"]
     limit: float
     unit: str
     unit_value: float = 1.0

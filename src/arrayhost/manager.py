@@ -579,7 +579,7 @@ def _is_cluster(address: str | None) -> bool:
 
 def _dask() -> Any:
     """The Dask engine; heavy, and optional, so it is imported when it is first used."""
-    return importlib.import_module("arrayhost.engines.dask")
+    return importlib.import_module("arrayhost.engines.dask.opening")
 
 
 def _unconnected(

@@ -3,7 +3,7 @@
 from tests.support import run_python
 
 # What only a front end, an optional engine or one seldom-used method needs; each is loaded when first used.
-HEAVY = ["asyncio", "click", "dask", "matplotlib", "pandas", "rich"]
+HEAVY = ["asyncio", "click", "dask", "distributed", "matplotlib", "pandas", "rich", "zarr"]
 
 
 def test_import_loads_nothing_heavy():

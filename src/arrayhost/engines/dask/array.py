@@ -25,7 +25,7 @@ from arrayhost.evaluation.operations import HOSTED, OPERATOR, Operation
 from arrayhost.wire.hello import READ_ONLY, READ_WRITE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import dask.array as da
     import numpy.typing as npt
@@ -175,6 +175,11 @@ class ClusterArray(HostedArray):
             # The second half of a[2:4] += 1: the first has written already, as one atomic write.
             return
         evaluate(_SET_ITEM, (self, index, value), {})
+
+    def _callmethod(self, methodname: str, args: Sequence[Any] = (), kwds: Mapping[str, Any] | None = None) -> Any:
+        if methodname == "__getitem__":
+            return self[args[0]]
+        return super()._callmethod(methodname, args, kwds)
 
     def _iterated(self) -> Iterator[Any]:
         if len(self._selection.axes) == 1:
