@@ -57,7 +57,7 @@ if __name__ == "__main__":
 
 @pytest.mark.slow
 @pytest.mark.watchdog(180)
-@pytest.mark.parametrize("work", ["through_a_view", "in_sections", *(["atomically", "under_the_lock"] if FULL else [])])
+@pytest.mark.parametrize("work", ["through_a_view", *(["in_sections", "atomically", "under_the_lock"] if FULL else [])])
 def test_four_writers_of_one_element_lose_nothing(manager: ArrayManager, work: str) -> None:
     a = manager.zeros(1000, chunks=300)
     assert run_python(FOUR_WRITERS, dumped(a), work, timeout=150).stdout == "[0, 0, 0, 0]\n"
@@ -89,7 +89,7 @@ if __name__ == "__main__":
 @pytest.mark.watchdog(180)
 def test_no_read_is_torn(manager: ArrayManager) -> None:
     a = manager.zeros((200, 100), chunks=(50, 50))
-    n_writes, n_reads = (150, 300) if FULL else (60, 120)
+    n_writes, n_reads = (150, 300) if FULL else (40, 80)
     seen = set()
     with child(WRITER, dumped(a), n_writes, timeout=150) as writer:
         writer.expect("begun")
