@@ -19,9 +19,12 @@ def mount_small_disk(folder: Path | str, size: str) -> bool:
     if libc.unshare(_CLONE_NEWNS):
         if libc.unshare(_CLONE_NEWNS | _CLONE_NEWUSER):
             return False
-        Path("/proc/self/setgroups").write_text("deny")
-        Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
-        Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
+        try:
+            Path("/proc/self/setgroups").write_text("deny")
+            Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
+            Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
+        except OSError:
+            return False
     if libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None):
         return False
     return not libc.mount(b"tmpfs", os.fsencode(folder), b"tmpfs", 0, f"size={size}".encode())
