@@ -26,15 +26,17 @@ class Both:
         self._values = itertools.count(1.0)
 
     def ours(self) -> Any:
-        """A new large array of ours, of a value that no array had before: Dask knows equal ones by their names."""
-        return self.manager.full((self.elements,), next(self._values), chunks=self.chunk)
+        """A new large array of ours, of values that no array had before: Dask knows equal ones by their names."""
+        start = next(self._values)
+        return self.manager.arange(start, start + self.elements, chunks=self.chunk)
 
     def plain(self) -> Any:
         """A new large array of Dask's, computed and kept by the workers."""
         import dask.array as da
         from distributed import wait
 
-        array = self.client.persist(da.full((self.elements,), next(self._values), chunks=self.chunk))
+        start = next(self._values)
+        array = self.client.persist(da.arange(start, start + self.elements, chunks=self.chunk))
         wait(array)
         return array
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Any
 
 import dask.array as da
@@ -12,7 +11,7 @@ from arrayhost.client.evaluating import ArrayProxy
 from arrayhost.client.evaluating import evaluate as evaluate_on_hosts
 from arrayhost.engines.dask import adopting, writing
 from arrayhost.engines.dask.computing import block_values, fetched, values
-from arrayhost.engines.dask.functions import PYTHON_RESULTS, READ_ONLY_RESULTS, distributed_form
+from arrayhost.engines.dask.functions import OTHER_SCALARS, READ_ONLY_RESULTS, distributed_form
 from arrayhost.engines.dask.operands import is_of_cluster, of_cluster, shown, with_elements
 from arrayhost.engines.dask.updates import HOSTED_OPERATIONS
 from arrayhost.errors import GatherLimitError
@@ -204,8 +203,5 @@ def _results(link: Any, operation: Operation, lazy: Any) -> Any:
         return value
 
     result = map_nested(lazy, received)
-    convert = PYTHON_RESULTS.get(operation.name)
-    if convert is not None and isinstance(result, np.generic):
-        with contextlib.suppress(TypeError):
-            return convert(result)
-    return result
+    convert = OTHER_SCALARS.get(operation.name)
+    return convert(result) if convert is not None and isinstance(result, np.generic) else result
