@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import IO, Any
 
+import pytest
+
 from tests.support.census import standing_helpers
 from tests.support.processes import abort_all, descendants
 
@@ -18,8 +20,12 @@ from tests.support.processes import abort_all, descendants
 _SIGNAL = signal.SIGRTMAX - 2
 
 
-class WatchdogExpired(BaseException):
-    """The test ran too long. No Exception, so that no ``except Exception`` in the code under test swallows it."""
+class WatchdogExpired(pytest.fail.Exception):
+    """The test ran too long.
+
+    No Exception, so that no ``except Exception`` in the code under test swallows it; and an outcome of pytest's, which
+    otherwise would not go on with a teardown that it comes in, and fail all tests that follow.
+    """
 
 
 class Watchdog:

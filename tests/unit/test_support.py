@@ -181,6 +181,27 @@ def test_next(): pass
         assert "watchdog: 0.5 s are over" in done.stderr
         assert "in test_hangs" in done.stderr
 
+    def test_a_teardown_that_hangs_is_one_error_and_the_run_goes_on(self, run_tests):
+        done = run_tests("""
+import pytest, time
+torn_down = []
+@pytest.fixture(scope="module")
+def module(): yield
+@pytest.fixture
+def first():
+    yield
+    torn_down.append("first")
+@pytest.fixture
+def slow(first):
+    yield
+    time.sleep(1000)
+@pytest.mark.watchdog(0.5)
+def test_hangs_afterwards(module, slow): pass
+def test_next(module): assert torn_down == ["first"]
+""")
+        assert "2 passed, 1 error" in done.stdout
+        assert "watchdog: 0.5 s are over" in done.stderr
+
     def test_seed_is_shown_and_can_be_set(self, run_tests, monkeypatch):
         monkeypatch.setenv("ARRAYHOST_SEED", "42")
         done = run_tests("def test_it(seed): assert seed != 42")
