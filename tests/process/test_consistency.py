@@ -183,7 +183,7 @@ def gathered_in_a_section(target: Any, a: Any, n: int) -> int:
 
 @pytest.mark.slow
 @pytest.mark.watchdog(100)
-@pytest.mark.parametrize(("size", "n"), [(200, 400), (100_000, 100)])
+@pytest.mark.parametrize(("size", "n"), [(200, 200), (100_000, 50)])
 def test_several_views_of_one_array_are_read_as_of_one_moment(size: int, n: int) -> None:
     with ArrayManager() as manager:
         manager["a"] = np.zeros(size)
