@@ -115,8 +115,8 @@ def to_dask(a: HostedArray, chunks: Any = "auto") -> Any:
     -------
     dask.array.Array
         Its graph has the array's handle and no element. Workers on the host's machine map the memory and work on
-        read-only views of it. Others are sent their blocks over TCP, if the host listens there and they have its key:
-        by `arrayhost.connect` in each of them, or because they are processes of one program.
+        read-only views of it. Others are sent their blocks over TCP, if the host listens there and they have its key,
+        for instance from the file that ``ARRAYHOST_KEY_FILE`` names.
 
     Raises
     ------
