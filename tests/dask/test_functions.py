@@ -86,13 +86,17 @@ def test_what_would_bring_all_elements_here_is_refused(limited: ArrayManager) ->
     for refused in (
         lambda: np.sort(a), lambda: a.argsort(), lambda: np.linalg.det(a[:8]), lambda: np.median(a), lambda: a.tolist(),
         lambda: np.interp(a[:, :5], [0.0, 1.0], [0.0, 1.0]), lambda: a.sort(), lambda: np.place(a, VALUES > 1, [0]),
-        lambda: a.write().__enter__(), lambda: np.asarray(a), lambda: a.apply(np.ndarray.sort),
+        lambda: np.asarray(a), lambda: a.apply(np.ndarray.sort),
     ):  # fmt: skip
         with pytest.raises(GatherLimitError, match=r"768 B|512 B|480 B") as raised:
             refused()
         assert isinstance(raised.value, MemoryError)
     check(a.copy(), VALUES)
     check(a.gather(), VALUES)
+    with a.read() as x:  # asked for, like a copy
+        check(x.copy(), VALUES)
+    with a.write() as x:
+        check(x, VALUES)
     check(np.sort(a.gather()), np.sort(VALUES))
     check(a.argsort(axis=0, gather=True), VALUES.argsort(axis=0))
     a.sort(axis=0, gather=True)

@@ -252,8 +252,13 @@ class ClusterArray(HostedArray):
         TransactionConflictError
             At the end of the block: this process did not keep the lock's lease (it was stopped, or the network was
             interrupted). Nothing was written.
-        GatherLimitError
-            The view is larger than `manager.gather_limit`.
+        HostMemoryError
+            The copy does not fit into this process, twice: at the end it is compared with what it was.
+
+        Notes
+        -----
+        Cost: the elements of the view come here, and the blocks that differ go back; open it on a part where that will
+        do. `manager.gather_limit` does not bound what is asked for in this way.
         """
         return sections.WriteSection(self, self._timeout(timeout))
 

@@ -12,7 +12,8 @@ from arrayhost.engines.dask.assigning import assign
 from arrayhost.engines.dask.commits import LEASE_SECONDS, publish
 from arrayhost.engines.dask.computing import block_values, fetched
 from arrayhost.engines.dask.snapshots import Section
-from arrayhost.errors import GatherLimitError, HostGoneError, LockTimeoutError, TransactionConflictError, WouldDeadlock
+from arrayhost.errors import HostGoneError, LockTimeoutError, TransactionConflictError, WouldDeadlock
+from arrayhost.memory.budget import check_free
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -106,9 +107,7 @@ class WriteSection:
         source.link.check_writable()
         if source.section is not None:
             return self._inside(source.section)
-        limit = source.link.gather_limit
-        if array.layout.nbytes > limit:
-            raise GatherLimitError("a.write(), whole, and not part by part,", array.layout.nbytes, limit)
+        check_free(2 * array.layout.nbytes)  # the copy, and what it is compared with at the end
         self._lock = ClusterLock(source, self._timeout)
         self._lock.__enter__()
         try:
@@ -217,7 +216,8 @@ class ReadSection:
 
     def __enter__(self) -> npt.NDArray[Any]:
         source = self._array._source
-        values = self._array._small_copy()
+        check_free(self._array.layout.nbytes)
+        values = self._array._private_copy()
         values.flags.writeable = False
         if source.section is None:
             self._is_outer = True
