@@ -207,6 +207,20 @@ def test_tls() -> None:
     assert out.stdout == "5000.0 tls\n0.0\n"
 
 
+def test_a_program_that_forgets_to_shut_down() -> None:
+    out = run_python(
+        """
+        from arrayhost import ArrayManager
+        if __name__ == "__main__":
+            manager = ArrayManager("dask://local?workers=1")
+            manager.start()
+            print(manager.ones(3).sum())
+        """,
+        timeout=60,
+    )  # fmt: skip
+    assert (out.stdout, out.stderr) == ("3.0\n", "")
+
+
 def test_a_bar_for_what_takes_long(cluster: str, tmp_path: Path) -> None:
     """On a terminal only, and gone at the end."""
     program = tmp_path / "program.py"

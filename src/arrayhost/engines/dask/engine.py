@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import inspect
+import os
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +60,10 @@ class DaskEngine:
     ) -> None:
         self.link = link
         self._registrations, self._companion, self._trial = registrations, companion, trial
+        self._pid = os.getpid()
+        if trial is not None:
+            # Before Dask ends clusters at exit by itself: clients still connected would say that they are lost.
+            atexit.register(self.close)
 
     @property
     def address(self) -> str:
@@ -66,6 +72,9 @@ class DaskEngine:
 
     def close(self) -> None:
         """End what was started for this manager: the companion, and its own cluster."""
+        if os.getpid() != self._pid:
+            return  # a forked child's
+        atexit.unregister(self.close)
         self._companion.close()
         if self._trial is not None:
             close_link(self.link.options.place)
