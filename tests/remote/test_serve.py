@@ -10,7 +10,7 @@ import pytest
 
 from arrayhost import connect
 from arrayhost.cli.main import BAD_USAGE, FAILED, main
-from arrayhost.client.registry import forget_sessions
+from arrayhost.client.finding import forget_sessions
 from tests.remote.conftest import KEY, Certificates
 from tests.support import wait_until
 
