@@ -9,7 +9,7 @@ from tests.dask.conftest import FULL
 from tests.support import run_python
 
 # Elements: in the long form 400 MB of float64. The environment may say less, for a machine that has less.
-N = int(os.environ.get("ARRAYHOST_STORY_N", "50000000" if FULL else "5000000"))
+N = int(os.environ.get("ARRAYHOST_STORY_N", "50000000" if FULL else "1000000"))
 
 PROGRAM = """
 import multiprocessing, sys
