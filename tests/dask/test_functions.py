@@ -15,7 +15,7 @@ import pytest
 import arrayhost
 from arrayhost import ArrayManager, GatherLimitError, HostedArray
 from arrayhost.engines.dask.functions import DISTRIBUTED_FUNCTIONS
-from tests.dask.conftest import KEPT
+from tests.dask.conftest import FULL, KEPT
 from tests.support import run_python
 
 pytestmark = pytest.mark.census_ignore(KEPT, reason="Dask's client keeps threads and connections")
@@ -223,6 +223,7 @@ def test_a_program_that_forgets_to_shut_down() -> None:
     assert (out.stdout, out.stderr) == ("3.0\n", "")
 
 
+@pytest.mark.skipif(not FULL, reason="seconds of waiting: ARRAYHOST_DASK=full")
 def test_a_bar_for_what_takes_long(cluster: str, tmp_path: Path) -> None:
     """On a terminal only, and gone at the end."""
     program = tmp_path / "program.py"
