@@ -172,6 +172,34 @@ def test_no_workers_is_an_error_and_no_wait_for_ever() -> None:
         manager.client.close()
 
 
+def test_values_that_only_a_dead_worker_had() -> None:
+    """A cluster of the user's own that has no directory: what was sent is lost, what was computed is made again."""
+    out = run_python(
+        """
+        import os, signal, numpy as np, arrayhost
+        from distributed import LocalCluster
+
+        if __name__ == "__main__":
+            with LocalCluster(n_workers=1, host="127.0.0.1", dashboard_address="127.0.0.1:0", silence_logs=50) as own:
+                manager = arrayhost.connect("dask://" + own.scheduler_address.partition("://")[2])
+                sent = manager.array(np.random.default_rng(1).random((2000, 200)), chunks=(500, 200))
+                made = manager.ones((2000, 200), chunks=(500, 200))
+                made += 1
+                for pid in manager.client.run(os.getpid).values():
+                    os.kill(pid, signal.SIGKILL)
+                for ask in (sent.sum, lambda: sent.__iadd__(1), lambda: sent.write().__enter__()):
+                    try:
+                        print(ask())
+                    except arrayhost.ChunkLostError:
+                        print("lost")
+                print(made.sum())
+                manager.client.close()
+        """,
+        timeout=90,
+    )  # fmt: skip
+    assert out.stdout.split() == ["lost", "lost", "lost", "800000.0"]
+
+
 def test_a_scheduler_that_dies_and_the_cluster_that_comes_after_it(tmp_path: Path) -> None:
     values = np.arange(600.0).reshape(20, 30)
     with running_cluster(f"workers=1&directory={tmp_path}") as (address, process):

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from arrayhost.engines.dask import checkpoints
-from arrayhost.errors import LeaseLostError, LockTimeoutError, StaleProxyError
+from arrayhost.engines.dask.computing import fetched
+from arrayhost.errors import ChunkLostError, LeaseLostError, LockTimeoutError, StaleProxyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["LEASE_SECONDS", "Update", "commit", "publish"]
 
 LEASE_SECONDS = 10.0
+_ATTEMPTS = 3
 
 
 @dataclass
@@ -82,10 +84,18 @@ def commit(link: ClusterLink, attempt: Callable[[], tuple[list[Update], Any]]) -
     link.check_writable()
     deadline = time.monotonic() + link.lock_timeout
     turn: _Turn | None = None
+    lost = 0
     try:
         while True:
             updates, result = attempt()
-            answer = publish(link, updates, deadline - time.monotonic())
+            try:
+                answer = publish(link, updates, deadline - time.monotonic())
+            except ChunkLostError:
+                # What it was made from went with a worker in between; the newest version may be made again, or not.
+                lost += 1
+                if lost == _ATTEMPTS:
+                    raise
+                continue
             if answer["refused"] is None:
                 return result
             if time.monotonic() >= deadline:
@@ -130,8 +140,14 @@ def publish(link: ClusterLink, updates: Sequence[Update], seconds: float) -> dic
         The cluster was started anew since the base was read.
     LeaseLostError
         The lock that this thread held has gone to somebody else.
+    ChunkLostError
+        What the update was made from is lost.
     """
-    link.wait([future for update in updates for future in update.blocks.values()])
+    fetched(
+        [update.source for update in updates],
+        lambda: link.wait([future for update in updates for future in update.blocks.values()]),
+        attempts=1,
+    )
     answer: dict[str, Any] = link.call(
         "commit", seconds=max(0.0, seconds), epoch=updates[0].base.epoch, token=uuid.uuid4().hex,
         parts=[update.to_wire() for update in updates], deadline=max(0.0, seconds),

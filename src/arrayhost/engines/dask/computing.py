@@ -33,7 +33,7 @@ _ONE_PIECE_BYTES = 2**20
 _ATTEMPTS = 3
 
 
-def fetched(sources: ClusterSource | Iterable[ClusterSource], work: Callable[[], T]) -> T:
+def fetched(sources: ClusterSource | Iterable[ClusterSource], work: Callable[[], T], attempts: int = _ATTEMPTS) -> T:
     """Do some work on the newest versions; begin again if chunks of them were lost on the way.
 
     Raises
@@ -41,14 +41,14 @@ def fetched(sources: ClusterSource | Iterable[ClusterSource], work: Callable[[],
     ChunkLostError
         They are lost for good: the workers that had them have died, and nothing tells how to make them again.
     """
-    for attempt in range(_ATTEMPTS):
+    for attempt in range(attempts):
         try:
             return work()
         except (CancelledError, VersionGoneError, KilledWorker) as error:
-            if attempt == _ATTEMPTS - 1 or isinstance(error, KilledWorker):
-                raise ChunkLostError(f"a part of the data is lost with the worker that had it: {error}") from error
             for source in [sources] if hasattr(sources, "forget") else sources:
                 source.forget()
+            if attempt == attempts - 1 or isinstance(error, KilledWorker):
+                raise ChunkLostError(f"a part of the data is lost with the worker that had it: {error}") from error
     raise AssertionError("unreachable")
 
 

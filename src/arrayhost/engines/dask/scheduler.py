@@ -149,7 +149,8 @@ class CataloguePlugin(SchedulerPlugin):
 
     def _told(self, entry: ArrayEntry, client: str, name: str | None = None) -> dict[str, Any]:
         """Describe an array to a client, for which its chunks are kept from here on."""
-        self.scheduler.client_desires_keys(entry.keys, client)
+        # Those that were lost with a worker for good are not known any more: the client finds out by using them.
+        self.scheduler.client_desires_keys([key for key in entry.keys if key in self.scheduler.tasks], client)
         named = self.catalogue.names.get(name) if name is not None else None
         return {"epoch": self.catalogue.epoch, "view": named and named.view, **entry.to_wire()}
 
