@@ -98,6 +98,10 @@ def be_interrupted(address: str, seed: float, words: np.ndarray, n: int) -> None
         else:
             sys.__unraisablehook__(unraisable)
 
+    def go_on() -> None:
+        while not raised:
+            rng.choice(doings)()
+
     raised: list[int] = []
     sys.unraisablehook = swallowed
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -106,8 +110,7 @@ def be_interrupted(address: str, seed: float, words: np.ndarray, n: int) -> None
     for k in range(1, n + 1):
         try:
             words[ARMED] = k
-            while not raised:
-                rng.choice(doings)()
+            go_on()  # a function, since in Python 3.13 no try covers the jump back of the loop in it
         except KeyboardInterrupt:
             pass
         raised.clear()
