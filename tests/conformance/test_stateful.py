@@ -201,7 +201,7 @@ class TwoClients(RuleBasedStateMachine):
 @pytest.mark.slow
 @pytest.mark.watchdog(max(120, N_STEPS / 50))
 def test_two_clients(manager: ArrayManager, link: str, other_client: Connection, seed: int) -> None:
-    n_steps = N_STEPS if link == MAPPED or ALL_REMOTE else N_STEPS // 10
+    n_steps = N_STEPS if link == MAPPED or ALL_REMOTE else N_STEPS // 20
     TwoClients.manager, TwoClients.other_client, TwoClients.n_steps = manager, other_client, 0
     how = settings(max_examples=100, stateful_step_count=_STEPS_EACH, suppress_health_check=list(HealthCheck),
                    phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink))  # fmt: skip

@@ -175,7 +175,7 @@ WRITER = """
 @pytest.mark.slow
 @pytest.mark.watchdog(900)
 def test_a_host_killed_at_any_moment_loses_no_completed_write(tmp_path: Path, rng: np.random.Generator) -> None:
-    n_kills, n_torn, last = count(10, 200), 0, 1
+    n_kills, n_torn, last = count(5, 200), 0, 1
     folder, told = tmp_path / "arrays", tmp_path / "told"
     for _ in range(n_kills):
         with child(WRITER, folder, last, told, timeout=30) as writer:

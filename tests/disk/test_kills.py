@@ -60,7 +60,7 @@ def uniform(values: np.ndarray) -> float:
 def test_everything_on_disk_is_old_or_new(tmp_path: Path, rng: np.random.Generator) -> None:
     folder, copies, lines = tmp_path / "arrays", tmp_path / "copies", tmp_path / "told"
     copies.mkdir()
-    n_kills, n_torn, n_snapshots, last, saved, at = count(10, 200), 0, 0, 0, 0.0, dict[str, int]()
+    n_kills, n_torn, n_snapshots, last, saved, at = count(5, 200), 0, 0, 0, 0.0, dict[str, int]()
     for _ in range(n_kills):
         with child(WRITER, folder, copies, last, lines, timeout=30) as writer:
             host = int(writer.expect("host"))

@@ -119,7 +119,7 @@ WRITER = """
 @pytest.mark.slow
 @pytest.mark.watchdog(900)
 def test_a_kill_at_any_moment_leaves_whole_files(tmp_path: Path, rng: np.random.Generator) -> None:
-    n_kills = count(10, 200)
+    n_kills = count(5, 200)
     file, highest, n_snapshots = tmp_path / "x.npy", 0.0, 0
     for number in range(n_kills):
         with child(WRITER, file, tmp_path / f"copy{number}-", timeout=30) as writer:

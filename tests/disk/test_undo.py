@@ -60,7 +60,7 @@ def settled(values: np.ndarray, last: int) -> None:
 @pytest.mark.slow
 @pytest.mark.watchdog(900)
 def test_small_writes_are_whole_after_a_kill_at_any_moment(tmp_path: Path, rng: np.random.Generator) -> None:
-    n_kills, n_torn, n_undone, start = count(10, 200), 0, 0, 0
+    n_kills, n_torn, n_undone, start = count(5, 200), 0, 0, 0
     folder, done = tmp_path / "arrays", tmp_path / "done"
     for _ in range(n_kills):
         done.unlink(missing_ok=True)

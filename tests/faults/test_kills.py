@@ -124,7 +124,7 @@ def kill_clients(run: Run) -> None:
 
 
 def test_clients(run: Run) -> None:
-    kill_clients(scaled(run, count(80, 1000)))
+    kill_clients(scaled(run, count(50, 1000)))
 
 
 def write_until_the_host_is_gone(address: str, seed: float) -> None:

@@ -201,12 +201,10 @@ def _sockets() -> dict[str, str]:
 def _mappings() -> Counter[str]:
     """Bytes mapped, by file, of what arrayhost maps: memory files, arrays in .npy files, shared memory."""
     found: Counter[str] = Counter()
+    # Some thousand lines once large libraries are loaded; hardly any of them is of interest.
     for line in Path("/proc/self/maps").read_text(errors="replace").splitlines():
-        fields = line.split(maxsplit=5)
-        if len(fields) < 6:
-            continue
-        addresses, inode, path = fields[0], fields[4], fields[5]
-        if "memfd:arrayhost" in path or ".npy" in path or path.startswith("/dev/shm/"):
+        if any(part in line for part in ("memfd:arrayhost", ".npy", "/dev/shm/")):
+            addresses, _, _, _, inode, path = line.split(maxsplit=5)
             start, end = (int(text, 16) for text in addresses.split("-"))
             found[f"{path}, inode {inode}"] += end - start
     return found
