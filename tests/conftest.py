@@ -22,6 +22,8 @@ from tests.support.remote import SEED, chosen, is_remote
 from tests.support.watchdog import real_stderr
 
 _WATCHDOG_SECONDS = 60.0
+# How long peers may take to notice that they are no longer needed; less in tests of what is left behind.
+_CENSUS_SECONDS = float(os.environ.get("ARRAYHOST_CENSUS_SECONDS", "5"))
 _PR_SET_CHILD_SUBREAPER = 36
 
 _watchdog_key = pytest.StashKey[Watchdog]()
@@ -167,7 +169,7 @@ def census(request: pytest.FixtureRequest, watchdog: Watchdog) -> Iterator[Censu
         before.kill_new_processes()
         return
     ignore = [marker.args[0] for marker in request.node.iter_markers("census_ignore")]
-    if leaks := before.leaks(ignore=ignore):
+    if leaks := before.leaks(_CENSUS_SECONDS, ignore):
         before.kill_new_processes()
         pytest.fail("left behind by this test:\n  " + "\n  ".join(leaks), pytrace=False)
 

@@ -18,7 +18,8 @@ SAMPLES = {
     "int32": (np.arange(24, dtype="i4") * 7 % 11 + 1).reshape(4, 6),
     "bool": (np.arange(24) % 3 == 0).reshape(4, 6),
     "complex": (np.arange(24) * (1 - 2j)).reshape(4, 6),
-    "big-endian, fortran": np.asfortranarray(np.arange(24, dtype=">f4").reshape(4, 6)),
+    "big-endian": np.arange(24, dtype=">f4").reshape(4, 6),
+    "fortran": np.asfortranarray(np.arange(24, dtype="u2").reshape(4, 6)),
 }
 
 

@@ -152,7 +152,14 @@ class TestFixtures:
             (tmp_path / "test_it.py").write_text(source)
             config = ["-c", os.path.join(root, "pyproject.toml"), "--rootdir", root, "-p", "no:cacheprovider"]
             runner = "import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"
-            return run_python(runner, *config, str(tmp_path), *args, check=False, env={"PYTHONPATH": root})
+            return run_python(
+                runner,
+                *config,
+                str(tmp_path),
+                *args,
+                check=False,
+                env={"PYTHONPATH": root, "ARRAYHOST_CENSUS_SECONDS": "0.5"},
+            )
 
         return run
 
