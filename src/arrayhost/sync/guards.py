@@ -52,7 +52,8 @@ BUSY = -1  # somebody else writes at this moment
 OWNED = -2  # the caller itself holds the lock: its reads go direct
 
 _FIRST_DELAY = 20e-6
-_JUDGE_ATTEMPTS = 4
+# A process that dies closes its descriptors one after the other: its socket may be gone milliseconds before its locks.
+_JUDGE_ATTEMPTS = 20
 _LONGEST_DELAY = 1e-3
 _URGENT_DELAY = 100e-6
 _GROWTH = 3.0
@@ -486,7 +487,7 @@ class Guard:
             if self.writer_pid != pid or not self.words[self.base + VERSION] & 1:
                 return False
             if attempt:
-                time.sleep(_LONGEST_DELAY)  # the kernel frees a dead process's locks one by one
+                time.sleep(_LONGEST_DELAY)
             hold = Hold(self, None, SHARED)
             try:
                 file = hold.file = self.files.take(self.slot)
