@@ -237,7 +237,7 @@ class ArrayManager(NamedArrays, Creators, ClusterSettings):
     def _start_cluster(self, initializer: Any) -> None:
         if initializer is not None:
             raise UnsupportedError("start(initializer) is for hosts: to run a function on each worker use Client.run")
-        engine = _dask().start(str(self._address), self._registrations, **self._cluster_options())
+        engine = self._open_cluster(start=True)
         self._address = engine.address
         self._begin(engine, engine.close)
 
@@ -266,7 +266,7 @@ class ArrayManager(NamedArrays, Creators, ClusterSettings):
         if self._address is None:
             raise ValueError("connect() needs the address of a running host: ArrayManager(address=...)")
         if _is_cluster(self._address):
-            self._engine = _dask().connect(self._address, self._registrations, **self._cluster_options())
+            self._engine = self._open_cluster(start=False)
         else:
             self._engine = HostEngine(self._address, self._given_key, mode=self._mode, tls=self._tls)
         self._state.value = "started"
@@ -333,9 +333,11 @@ class ArrayManager(NamedArrays, Creators, ClusterSettings):
             address=address, authkey=self._authkey, needs_key=self._given_key is not None, **cast("Any", self._options)
         )
 
-    def _cluster_options(self) -> dict[str, Any]:
-        kept = ("handle_grace", "lock_timeout", "directory", "tls")
-        return {"mode": self._mode, **{name: self._options[name] for name in kept}}
+    def _open_cluster(self, *, start: bool) -> Any:
+        """Connect to a cluster or start one; the module is heavy, and optional, so it is imported when first used."""
+        opening = importlib.import_module("arrayhost.engines.dask.opening")
+        options = {name: self._options[name] for name in ("handle_grace", "lock_timeout", "directory", "tls")}
+        return opening.open_cluster(self._address, self._registrations, start=start, mode=self._mode, **options)
 
     @classmethod
     def _registrations(cls) -> dict[str, Registration]:
@@ -486,7 +488,7 @@ class _ServerHandle:
             with contextlib.suppress(KeyboardInterrupt), terminated_after(self._server.stop):
                 self._server.serve_forever()
         finally:
-            process.current_process()._manager_server = None  # type: ignore[attr-defined]
+            process.current_process()._manager_server = None  # type: ignore[attr-defined]  # likewise
 
     def stop(self) -> None:
         """End `serve_forever`, from any thread."""
@@ -575,11 +577,6 @@ def _connected(
 
 def _is_cluster(address: str | None) -> bool:
     return address is not None and address.startswith(_CLUSTER_PREFIX)
-
-
-def _dask() -> Any:
-    """The Dask engine; heavy, and optional, so it is imported when it is first used."""
-    return importlib.import_module("arrayhost.engines.dask.opening")
 
 
 def _unconnected(

@@ -2,9 +2,8 @@
 
 A write is tried on the newest version. Its chunks are computed and waited for; then the catalogue makes them the next
 version, unless there is one already: then all is done again. A process that was stopped in between, for however long,
-can therefore never put an old state in the place of a newer one. Whoever has met another writer
-takes the array's lock for
-the next try, so that tries do not multiply; the lock's loss changes nothing.
+can therefore never put an old state in the place of a newer one. Whoever has met another writer takes the array's lock
+for the next try, so that tries do not multiply; the lock's loss changes nothing.
 """
 
 from __future__ import annotations
