@@ -221,7 +221,7 @@ class HostedArray(ArrayProxy, Declared[ShapeT, DTypeT]):
 
         `dask.array.from_array`, which copies arrays before it looks at them, gets what it can slice later instead.
         """
-        if self.elsewhere is None and is_from_array(sys._getframe(1)):
+        if self.evaluator is None and is_from_array(sys._getframe(1)):
             return DaskSource(self)  # type: ignore[return-value]  # Dask alone sees it
         private = self._private_copy()
         wanted: Any = order
@@ -620,6 +620,6 @@ def locked(*arrays: HostedArray, timeout: float | None = None) -> SectionGroup[A
         if not isinstance(array, HostedArray):
             raise TypeError(f"locked() takes hosted arrays, not a {type(array).__name__}")
     limit = max(array._timeout(timeout) for array in arrays)
-    if len({array.elsewhere for array in arrays}) > 1:
+    if len({array.evaluator for array in arrays}) > 1:
         raise UnsupportedError("locked() takes arrays of hosts, or arrays of a cluster, but not of both")
     return arrays[0]._group([array.write(limit) for array in arrays], limit)

@@ -146,7 +146,7 @@ def to_dask(a: HostedArray, chunks: Any = "auto") -> Any:
         raise ImportError("to_dask() needs Dask: pip install 'arrayhost[dask]'") from error
     if not isinstance(a, ArrayProxy):
         raise TypeError(f"to_dask() takes a hosted array, not a {type(a).__name__}")
-    if a.elsewhere is not None:
+    if a.evaluator is not None:
         cut = a.to_dask()  # type: ignore[attr-defined]  # an array on a cluster has it
         return cut if chunks == "auto" else cut.rechunk(chunks)
     return da.from_array(DaskSource(a), chunks=chunks, inline_array=True)

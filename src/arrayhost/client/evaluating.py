@@ -43,13 +43,13 @@ class ArrayProxy:
     ----------
     mapped : bool
         Whether reads are evaluated in this process.
-    elsewhere : callable or None
+    evaluator : callable or None
         For arrays of another engine than a host: its `evaluate`, which is given every operation that has one of them.
     """
 
     __slots__ = ("__weakref__", "_source")
     mapped: ClassVar[bool]
-    elsewhere: ClassVar[Any] = None
+    evaluator: ClassVar[Any] = None
     _source: Source
     # The array's row of the control table, where it is at hand.
     _row: Sequence[int] = (0,) * ROW_WORDS
@@ -129,8 +129,8 @@ def evaluate(operation: Operation, args: Sequence[Any], kwargs: Mapping[str, Any
     """
     operands = leaves(args, kwargs, ArrayProxy)
     for operand in operands:
-        if operand.elsewhere is not None:
-            return operand.elsewhere(operation, args, kwargs)
+        if operand.evaluator is not None:
+            return operand.evaluator(operation, args, kwargs)
         if operand._source.named is not None:
             follow(operand)
     written = written_arguments(operation, args, kwargs)
@@ -164,8 +164,8 @@ def _filled(out: Sequence[Any], results: Sequence[Any]) -> tuple[Any, ...]:
 def evaluate_in_host(operation: Operation, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """Evaluate in the host of the first argument, unless this thread holds a lock that the host would wait for."""
     proxy = args[0][0] if isinstance(args[0], list) else args[0]
-    if proxy.elsewhere is not None:
-        return proxy.elsewhere(operation, args, kwargs)
+    if proxy.evaluator is not None:
+        return proxy.evaluator(operation, args, kwargs)
     if proxy._source.hold() is not None:
         if operation.kind == HOSTED:
             substitute = _substitution(leaves(args[1:], {}, ArrayProxy))
@@ -229,7 +229,7 @@ def _with_values_of_others(
 ) -> tuple[Sequence[Any], Mapping[str, Any]]:
     """Replace what other hosts own by its values, views of one array as of one moment: a host does not ask another."""
     operands = leaves(args, kwargs, ArrayProxy)
-    others = [one for one in operands if one.elsewhere is None and one._source.link.host_id != host]
+    others = [one for one in operands if one.evaluator is None and one._source.link.host_id != host]
     if not others:
         return args, kwargs
     substitute = _substitution(others)

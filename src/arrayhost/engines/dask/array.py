@@ -57,7 +57,7 @@ class ClusterArray(HostedArray):
 
     __slots__ = ("_fixed", "_selection")
     mapped = False
-    elsewhere = staticmethod(evaluate_on_cluster)
+    evaluator = staticmethod(evaluate_on_cluster)
     _source: Any
     _selection: Selection
     _fixed: bool

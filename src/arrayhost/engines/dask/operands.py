@@ -15,7 +15,7 @@ __all__ = ["current", "is_of_cluster", "of_cluster", "shown", "with_elements"]
 
 def is_of_cluster(value: Any) -> bool:
     """Whether a value is a proxy of an array on a cluster."""
-    return isinstance(value, ArrayProxy) and value.elsewhere is not None
+    return isinstance(value, ArrayProxy) and value.evaluator is not None
 
 
 def current(array: Any) -> Any:
@@ -27,7 +27,7 @@ def current(array: Any) -> Any:
 
 def of_cluster(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
     """The proxies of arrays on a cluster anywhere among the arguments."""
-    return [operand for operand in leaves(args, kwargs, ArrayProxy) if operand.elsewhere is not None]
+    return [operand for operand in leaves(args, kwargs, ArrayProxy) if operand.evaluator is not None]
 
 
 def shown(operands: Sequence[Any], bases: Mapping[Any, Any] | None = None) -> dict[int, Any]:

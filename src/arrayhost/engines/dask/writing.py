@@ -43,7 +43,7 @@ def write(
         It would change what an array on a cluster cannot change; or the targets are of several engines.
     """
     if any(
-        isinstance(leaf, ArrayProxy) and leaf.elsewhere is None for leaf in written_arguments(operation, args, kwargs)
+        isinstance(leaf, ArrayProxy) and leaf.evaluator is None for leaf in written_arguments(operation, args, kwargs)
     ):
         raise UnsupportedError("one operation cannot write to arrays of a host and to arrays of a cluster")
     _check_possible(operation, targets)
