@@ -43,6 +43,7 @@ CASES: tuple[Case, ...] = (
     *rows_import.CASES,
     *rows_dask_views.CASES,
     *rows_hosting.INFORMATIVE,
+    *rows_items.INFORMATIVE,
     *rows_small.INFORMATIVE,
 )
 """All rows, in the order of the table in DESIGN.md; those without a budget last."""

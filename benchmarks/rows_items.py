@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.harness import Budget, Case, Measurement, Scale, interleave, statement
-from benchmarks.hosts import both
-from benchmarks.workers import Worker
+from benchmarks.hosts import Arrays, both
+from benchmarks.workers import SPAWN, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -65,6 +65,16 @@ def measure_setitem(scale: Scale) -> Measurement:
         return measurement
 
 
+def measure_directory(scale: Scale) -> Measurement:
+    """Write ``a[i] = v`` to a named array of a host with a directory, and (N) of one without."""
+    with tempfile.TemporaryDirectory() as folder, Arrays(ctx=SPAWN, directory=folder) as stored, both() as (ours, _):
+        contenders = {}
+        for name, manager in (("ours", stored), ("N", ours)):
+            manager["a"] = np.ones((ELEMENTS,))
+            contenders[name] = statement("a[i] = v", TRIPS, a=manager["a"], i=7, v=2.0)
+        return Measurement(interleave(contenders, scale.fast))
+
+
 @contextmanager
 def ping_pong() -> Iterator[Callable[[], float]]:
     """Yield a sampler: seconds per round trip of 64 bytes to another Python process over a Unix socket."""
@@ -95,3 +105,4 @@ CASES = (
     Case("shape", "a.shape", measure_shape, Budget("S/ours", 30, "times faster than S", aim=50)),
     Case("setitem", "a[i] = x", measure_setitem, Budget("ours/S", 0.8, "S", aim=0.5)),
 )
+INFORMATIVE = (Case("setitem-directory", "a[i] = x in a directory (N: without one)", measure_directory, None),)
