@@ -217,7 +217,7 @@ class EngineContract:
             (manager.array(np.array(["a", "bc"])), np.array(["a", "bc"])),
             (manager.array(3.5), np.array(3.5)),
             (manager.shared_array((4,)), np.ones(4)),  # type: ignore[attr-defined]  # registered
-            (manager.squares(6), np.arange(6) ** 2),  # type: ignore[attr-defined]
+            (manager.squares(6), np.arange(6) ** 2),  # type: ignore[attr-defined]  # likewise
             (manager.run(np.eye, 3), np.eye(3)),
         ]:
             assert isinstance(made, HostedArray)
@@ -445,7 +445,7 @@ class EngineContract:
             assert made[0, 0] == 9
             for wrong in ({}, {"exist_ok": True, "dtype": "f4"}):
                 with pytest.raises(ReferentExistsError):
-                    manager.create("counts", (4, 3), **wrong)  # type: ignore[arg-type]
+                    manager.create("counts", (4, 3), **wrong)  # type: ignore[arg-type]  # of two types
         finally:
             del manager["counts"]
 

@@ -115,7 +115,7 @@ def test_the_readmes_story(terminals: tuple[Terminal, Terminal], folder: Path) -
             assert before[0] > 100  # the program has worked
         if line.startswith("arrayhost show prices"):
             manager = arrayhost.connect()
-            wait_until(lambda: manager.inspect_array("prices").holders, timeout=40, what="the program")  # noqa: B023
+            wait_until(lambda: manager.inspect_array("prices").holders, timeout=40, what="the program")  # noqa: B023  # called in this round only
         output = second.run(line)
         if line == "arrayhost ls":
             for name in ("china", "digits.images", "digits.target", "prices", "sensors"):

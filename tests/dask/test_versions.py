@@ -221,11 +221,11 @@ def test_functions_that_write(manager: ArrayManager) -> None:
         if path.startswith("numpy.lib.recfunctions"):
             start: Any = RECORDS
             values = np.ones(4, RECORDS.dtype)
-            arguments = lambda a: (values, a) if name == "recursive_fill_fields" else (a, values)  # noqa: E731, B023
+            arguments = lambda a: (values, a) if name == "recursive_fill_fields" else (a, values)  # noqa: E731, B023  # used in this round only
             function = getattr(recfunctions, name)
         else:
             start = np.where(VALUES == 3, np.nan, VALUES) if "nan" in path else VALUES
-            arguments = lambda a: (a, *ARGUMENTS[path])  # noqa: E731, B023
+            arguments = lambda a: (a, *ARGUMENTS[path])  # noqa: E731, B023  # used in this round only
             function = getattr(np, name)
         a, expected = manager.array(start), start.copy()
         version = a.version

@@ -115,7 +115,7 @@ def check_atomicity(run: Run, n_processes: int = 5, *, faults: bool = True) -> N
                 alive.append(Victim(operate_at_random, str(manager.address), recorder, run.rng.random()))
             doomed = set(run.rng.sample(range(n_processes), 2)) if faults else set()
             for k in doomed:
-                wait_until(lambda: recorders[k].n > 5, what="its first operations")  # noqa: B023
+                wait_until(lambda: recorders[k].n > 5, what="its first operations")  # noqa: B023  # called in this round only
                 run.pause(0.003)
                 alive[k].signal(signal.SIGSTOP)
                 run.pause(0.003)

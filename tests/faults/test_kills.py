@@ -170,7 +170,7 @@ def kill_hosts(run: Run) -> None:
                 address = str(manager.address)
                 alive += [Victim(write_until_the_host_is_gone, address, run.rng.random()) for _ in range(2)]
                 # In mid-write: somebody has been seen to write.
-                wait_until(lambda: whole.version > 0, what="the first write")  # noqa: B023
+                wait_until(lambda: whole.version > 0, what="the first write")  # noqa: B023  # called in this round only
                 run.pause(0.01)
                 os.kill(manager.statistics().pid, signal.SIGKILL)
                 started = time.monotonic()
@@ -178,7 +178,7 @@ def kill_hosts(run: Run) -> None:
                     assert victim.wait() == 0
                 waits.append(time.monotonic() - started)
                 n_torn += _check_after_host(whole)
-            wait_until(lambda: not is_socket_left(address), what="the end of the host's socket")  # noqa: B023
+            wait_until(lambda: not is_socket_left(address), what="the end of the host's socket")  # noqa: B023  # called in this round only
         finally:
             manager.shutdown()
     report(
@@ -231,7 +231,7 @@ def kill_starters(run: Run) -> None:
         n_hosts += words[1] > 0
         n_children += words[2] > 0
         wait_until(lambda: not _orphans(before), timeout=8.0, what="the end of host and child")
-        wait_until(lambda: not is_socket_left(f"@arrayhost-{pid}-"), what="the end of the socket")  # noqa: B023
+        wait_until(lambda: not is_socket_left(f"@arrayhost-{pid}-"), what="the end of the socket")  # noqa: B023  # called in this round only
     report(
         f"  {run.n:,} starting processes killed: {n_hosts} with a host that ran, {n_children} with a child that used "
         "it; hosts and children ended each time"

@@ -59,14 +59,14 @@ def test_updates_are_numpys_and_one_round_trip(manager: ArrayManager, index: Any
                 hosted = manager.array(array)
                 method = getattr(kind(hosted).atomic, update)
                 with np.errstate(all="ignore"):
-                    theirs = outcome(lambda: by_hand(expected, index, value))  # noqa: B023
+                    theirs = outcome(lambda: by_hand(expected, index, value))  # noqa: B023  # called in this round only
                     before = round_trips()
                     if inside:
                         with hosted.write():
-                            ours = outcome(lambda: method(index, value))  # noqa: B023
+                            ours = outcome(lambda: method(index, value))  # noqa: B023  # called in this round only
                         assert round_trips() == before
                     else:
-                        ours = outcome(lambda: method(index, value))  # noqa: B023
+                        ours = outcome(lambda: method(index, value))  # noqa: B023  # called in this round only
                         assert round_trips() == before + 1
                 if isinstance(theirs, tuple) and isinstance(theirs[0], type):
                     assert issubclass(ours[0], theirs[0].__mro__[0]) or issubclass(theirs[0], ours[0])

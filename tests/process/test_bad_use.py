@@ -204,9 +204,9 @@ def test_an_unsupported_platform() -> None:
 def test_errors_name_the_public_class(manager: ArrayManager, kind: str) -> None:
     a = manager.ones(3) if kind == "mapped" else manager.ones(3).on_host
     with pytest.raises(AttributeError, match="'HostedArray' object has no attribute 'nothing'"):
-        a.nothing  # type: ignore[attr-defined]
+        a.nothing  # type: ignore[attr-defined]  # the mistake
     with pytest.raises(TypeError, match="'HostedArray' object is not callable"):
-        a()  # type: ignore[operator]
+        a()  # type: ignore[operator]  # the mistake
     with pytest.raises(TypeError, match="unhashable type: 'HostedArray'"):
         hash(a)
     assert pickle.loads(pickle.dumps(type(a))) is type(a)

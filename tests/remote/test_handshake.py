@@ -25,7 +25,7 @@ def works(manager: ArrayManager) -> None:
     """Assert that a host is none the worse for what was done to it."""
     again = connected(manager.network_addresses[0])
     assert again.ones(3).sum() == 3
-    again._engine.session.close()  # type: ignore[union-attr]
+    again._engine.session.close()  # type: ignore[union-attr]  # a host's
     assert manager.ones(3).sum() == 3
 
 
@@ -73,7 +73,7 @@ def test_a_replayed_handshake(host: ArrayManager) -> None:
     with relay(host.network_addresses[0]) as between:
         manager = connected(between.address)
         recording = bytes(between.recorded[0])
-        manager._engine.session.close()  # type: ignore[union-attr]
+        manager._engine.session.close()  # type: ignore[union-attr]  # a host's
     assert len(recording) > GREETING_BYTES + PROOF_BYTES
     with dial(host.network_addresses[0]) as sock:
         sock.sendall(recording)
@@ -160,7 +160,7 @@ def test_a_client_reads_no_pickle(where: str) -> None:
         manager.connect()
         with pytest.raises(Exception) as raised:  # which one depends on where
             manager.statistics()
-        manager._engine.session.close()  # type: ignore[union-attr]
+        manager._engine.session.close()  # type: ignore[union-attr]  # a host's
     for sock in held:
         sock.close()
     assert not _Bomb.exploded
@@ -191,7 +191,7 @@ def test_a_client_reads_no_pickle(where: str) -> None:
 def test_what_is_not_evaluated(remote: ArrayManager, operation: list[object], tmp_path: Path) -> None:
     a = remote.ones(3)
     with pytest.raises(NotAuthorizedError, match="does not carry out"):
-        remote._engine.session.request(Kind.EVALUATE, [*operation, [a, str(tmp_path / "file")], {}, None])  # type: ignore[union-attr]
+        remote._engine.session.request(Kind.EVALUATE, [*operation, [a, str(tmp_path / "file")], {}, None])  # type: ignore[union-attr]  # a host's
     assert not list(tmp_path.iterdir())
 
 
@@ -285,7 +285,7 @@ def test_the_open_network_needs_tls_or_a_word(address: str, certificates: Certif
     if address.startswith("tcp://["):
         return
     for how in ({"tls": certificates.host}, {"insecure": True}):
-        with Arrays(authkey=KEY, listen=address, **how) as manager:  # type: ignore[arg-type]
+        with Arrays(authkey=KEY, listen=address, **how) as manager:  # type: ignore[arg-type]  # of several types
             assert _listening(manager.statistics().pid) == {"0.0.0.0"}
 
 

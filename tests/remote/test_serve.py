@@ -1,8 +1,10 @@
 """``arrayhost serve --listen``."""
 
+import contextlib
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,26 +17,32 @@ from tests.remote.conftest import KEY, Certificates
 from tests.support import wait_until
 
 
-def test_serve_listens_on_tcp(tmp_path: Path, certificates: Certificates) -> None:
-    key_file = tmp_path / "key"
+@contextlib.contextmanager
+def served(folder: Path, certificates: Certificates) -> Iterator[tuple[str, Path, subprocess.Popen[bytes]]]:
+    """Run ``arrayhost serve`` on a port; gives its address, the file with its key, and the process."""
+    key_file, log = folder / "key", folder / "log"
     key_file.write_bytes(KEY + b"\n")
-    log = tmp_path / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "arrayhost", "serve", "--address", f"unix:{tmp_path}/host", "--listen",
+            [sys.executable, "-m", "arrayhost", "serve", "--address", f"unix:{folder}/host", "--listen",
              "tcp://127.0.0.1:0", "--key-file", str(key_file), "--tls", *certificates.host],
             stdout=output, stderr=output,
         )  # fmt: skip
     try:
         wait_until(lambda: "tcp://127.0.0.1:" in log.read_text())
         address = next(word for word in log.read_text().split() if word.startswith("tcp://127.0.0.1:"))
-        manager = connect(address, KEY, tls=certificates.authority)
-        manager["x"] = np.arange(4)
-        assert manager["x"].sum() == 6
-        manager._engine.session.close()  # type: ignore[union-attr]
+        yield address, key_file, process
     finally:
         process.terminate()
         assert process.wait(20) == 0
+
+
+def test_serve_listens_on_tcp(tmp_path: Path, certificates: Certificates) -> None:
+    with served(tmp_path, certificates) as (address, *_):
+        manager = connect(address, KEY, tls=certificates.authority)
+        manager["x"] = np.arange(4)
+        assert manager["x"].sum() == 6
+        manager._engine.session.close()  # type: ignore[union-attr]  # a host's
 
 
 def test_bad_usage(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -48,18 +56,10 @@ def test_bad_usage(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_shell_over_tcp(tmp_path: Path, certificates: Certificates, capfd: pytest.CaptureFixture[str]) -> None:
-    key_file, log = tmp_path / "key", tmp_path / "log"
-    key_file.write_bytes(KEY)
     np.save(tmp_path / "x.npy", np.arange(100_000.0))
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "arrayhost", "serve", "--address", f"unix:{tmp_path}/host", "--listen",
-             "tcp://127.0.0.1:0", "--key-file", str(key_file), "--tls", *certificates.host],
-            stdout=output, stderr=output,
-        )  # fmt: skip
-    try:
-        wait_until(lambda: "tcp://127.0.0.1:" in log.read_text())
-        address = next(word for word in log.read_text().split() if word.startswith("tcp://127.0.0.1:"))
+    with contextlib.ExitStack() as stack:
+        stack.callback(forget_sessions)
+        address, key_file, process = stack.enter_context(served(tmp_path, certificates))
         assert main(["ls", "--address", address, "--tls-ca", certificates.authority]) == FAILED
         assert "key" in capfd.readouterr().err
         there = ["--address", address, "--tls-ca", certificates.authority, "--key-file", str(key_file)]
@@ -74,7 +74,3 @@ def test_the_shell_over_tcp(tmp_path: Path, certificates: Certificates, capfd: p
         assert [one["names"] for one in json.loads(capfd.readouterr().out)] == [["y"]]
         assert main(["stop", *there]) == 0
         assert process.wait(20) == 0
-    finally:
-        process.kill()
-        process.wait()
-        forget_sessions()

@@ -45,7 +45,7 @@ def test_indexing(remote: ArrayManager, index: Any) -> None:
 def test_large_arrays_both_ways(
     host: ArrayManager, remote: ArrayManager, shape: tuple[int, ...], order: str, rng: np.random.Generator
 ) -> None:
-    values = np.asarray(rng.normal(size=shape), order=order)  # type: ignore[call-overload]
+    values = np.asarray(rng.normal(size=shape), order=order)  # type: ignore[call-overload]  # the stubs know literals only
     a = remote.array(values)
     assert_same(a.copy("K"), values.copy("K"))
     assert_same(a[::2].copy(), values[::2].copy())

@@ -26,7 +26,7 @@ def chunks() -> Chunks:
 
 
 @pytest.fixture
-def catalogue(chunks: Chunks):  # type: ignore[no-untyped-def]
+def catalogue(chunks: Chunks) -> Catalogue:
     made = Catalogue("epoch", chunks.hold, chunks.release)
     made.add("a", "<f8", ((2, 2), (3,)), ["k0", "k1"], "client")
     return made

@@ -54,7 +54,7 @@ def test_a_dtype_nested_too_deeply_is_refused() -> None:
 
 @given(hnp.array_shapes(min_dims=0, max_dims=5, min_side=0), st.sampled_from("CF"), st.sampled_from(["i1", "f8", "S3"]))
 def test_contiguous_is_numpys_own_layout(shape: tuple[int, ...], order: str, dtype: str) -> None:
-    expected = np.empty(shape, dtype, order)  # type: ignore[call-overload]
+    expected = np.empty(shape, dtype, order)  # type: ignore[call-overload]  # the stubs know literals only
     layout = Layout.contiguous(shape, dtype, order)
     assert layout.nbytes == expected.nbytes
     layout.check(expected.nbytes)
@@ -128,7 +128,7 @@ def test_a_basic_index_selects_the_place_that_numpy_selects(drawn: tuple[np.ndar
     origin = array.__array_interface__["data"][0]
     layout = Layout(0, array.shape, array.strides, array.dtype)
     part = layout.indexed(index)
-    expected = array[index]  # type: ignore[index]
+    expected = array[index]  # type: ignore[index]  # the stubs know literals only
     if not isinstance(expected, np.ndarray):
         assert part is None
         return

@@ -1,6 +1,7 @@
 """The memory of hosted arrays: packed, cleared before its next use, bounded, and let go of."""
 
 import gc
+import itertools
 import os
 import threading
 
@@ -33,7 +34,7 @@ def test_small_places_share_a_segment_and_no_cache_line() -> None:
     assert len({place.segment.ident for place in taken}) == 1
     ranges = sorted((place.start, place.start + place.mapping.n_bytes) for place in taken)
     assert all(start % ALIGNMENT == 0 for start, _ in ranges)
-    assert all(-(-stop // ALIGNMENT) * ALIGNMENT <= start for (_, stop), (start, _) in zip(ranges, ranges[1:]))  # noqa: B905, RUF007
+    assert all(-(-stop // ALIGNMENT) * ALIGNMENT <= start for (_, stop), (start, _) in itertools.pairwise(ranges))
     give_back(places, taken)
     places.close()
 

@@ -218,7 +218,7 @@ def test_filled_as_numpy_fills(dtype: Any, shape: tuple[int, ...], order: str) -
         value = np.void(b"abc")
     else:
         value = np.array(1).astype(dtype)[()]
-    expected = np.empty(shape, dtype, order)  # type: ignore[call-overload]
+    expected = np.empty(shape, dtype, order)  # type: ignore[call-overload]  # the stubs know literals only
     expected[...] = value
     result = contents(filled(shape, dtype, order, value, own_segment))
     # Bytes, because comparing a million records takes NumPy seconds.

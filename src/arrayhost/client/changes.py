@@ -50,10 +50,11 @@ async def wait_for_change_async(array: HostedArray, since: int, timeout: float |
             set_outcome(value)
 
     def work() -> None:
+        set_outcome: Callable[[Any], None] = outcome.set_result
         try:
-            set_outcome, value = outcome.set_result, wait_for_change(array, since, timeout, stop.is_set)
+            value: Any = wait_for_change(array, since, timeout, stop.is_set)
         except Exception as error:  # whatever it is belongs to who awaits
-            set_outcome, value = outcome.set_exception, error  # type: ignore[assignment]
+            set_outcome, value = outcome.set_exception, error
         if not stop.is_set():
             with contextlib.suppress(RuntimeError):  # the loop has been closed: nobody awaits any more
                 loop.call_soon_threadsafe(deliver, set_outcome, value)

@@ -8,6 +8,7 @@ session ends when its lease channel does, which the kernel sees to however the c
 from __future__ import annotations
 
 import contextlib
+import functools
 import hmac
 import itertools
 import logging
@@ -494,7 +495,7 @@ class Server:
                 session.decoder.feed(data)
                 frames = list(iter(session.decoder.next_frame, None))
                 if frames:
-                    self._later(lambda frames=frames: self._obey(session, frames))  # type: ignore[misc]
+                    self._later(functools.partial(self._obey, session, frames))
         except (OSError, ProtocolError) as error:
             log.info("the lease channel of %s broke: %s", session.client.program, error)
         finally:

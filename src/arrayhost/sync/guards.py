@@ -78,7 +78,7 @@ def current_owner() -> Any:
         return get_ident()
     if _get_running_loop() is None:  # type: ignore[misc]  # set by _find_asyncio
         return get_ident()
-    return (get_ident(), _current_task())  # type: ignore[misc]
+    return (get_ident(), _current_task())  # type: ignore[misc]  # likewise
 
 
 def _find_asyncio() -> bool:

@@ -232,6 +232,7 @@ class ClientSocket(socket.socket):
     them from finalizers and threads that are still to run; not to close them is a ResourceWarning.
     """
 
+    # The stubs leave out what every close() of a socket ends in.
     def __del__(self, close: Callable[[socket.socket], None] = socket.socket._real_close) -> None:  # type: ignore[attr-defined]
         # Module globals may be gone by now; so may, if the kernel refused a descriptor, what close() looks at.
         close(self)

@@ -64,7 +64,7 @@ _TYPE_NAMES = {value: name for name, value in _NAMED_TYPES.items()}
 def pack_handle(handle: ArrayHandle) -> bytes:
     """Encode an array's handle, to be wrapped with `array_reference`."""
     layout = handle.layout
-    return msgpack.packb(  # type: ignore[no-any-return]
+    return msgpack.packb(  # type: ignore[no-any-return]  # msgpack has no annotations
         [
             handle.ident, handle.slot, handle.generation, handle.segment, handle.start, handle.n_bytes,
             layout.offset, layout.shape, layout.strides, dtype_to_wire(layout.dtype), layout.writeable,
@@ -148,7 +148,7 @@ class Encoder:
         return data
 
     def _pack(self, value: Any) -> bytes:
-        return msgpack.packb(  # type: ignore[no-any-return]
+        return msgpack.packb(  # type: ignore[no-any-return]  # msgpack has no annotations
             value, default=self._default, strict_types=True, unicode_errors="surrogatepass"
         )
 
