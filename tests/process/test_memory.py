@@ -1,7 +1,9 @@
 """What hosting takes of memory, on huge pages and without, and what is refused before it is taken."""
 
+import multiprocessing
 import os
 import resource
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 
 from arrayhost import ArrayManager, HostMemoryError
+from arrayhost.host.server import Server
 from arrayhost.memory.budget import free_bytes
 from tests.support import run_python, wait_until
 
@@ -165,6 +168,22 @@ LIMITED = """
 def test_limits_of_the_process_itself() -> None:
     assert resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY
     print(run_python(LIMITED).stdout)
+
+
+def test_what_was_dropped_just_before_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The host's loop hears of a dropped array on one socket, while a thread is asked for the next one on another.
+    hear = Server._hear_leases
+    monkeypatch.setattr(Server, "_hear_leases", lambda *args: (time.sleep(0.02), hear(*args)))
+    with ArrayManager(ctx=multiprocessing.get_context("fork"), max_bytes=10 * MIB) as manager:
+        for _ in range(5):
+            a = manager.ones(6 * MIB // 8)
+            del a
+            b = manager.array(np.ones(6 * MIB // 8))
+            del b
+        kept = manager.ones(6 * MIB // 8)
+        with pytest.raises(HostMemoryError, match="max_bytes"):
+            manager.ones(6 * MIB // 8)
+        assert kept.sum() == 6 * MIB // 8
 
 
 def test_max_bytes_holds_for_whatever_makes_an_array() -> None:

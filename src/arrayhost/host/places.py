@@ -20,6 +20,8 @@ from arrayhost.memory.descriptors import descriptor_limit
 from arrayhost.memory.segments import create_segment, map_segment, segment_size
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from arrayhost.memory.filling import WritePiece
     from arrayhost.memory.segments import Mapping
 
@@ -97,6 +99,11 @@ class Places:
         Bound on all places together.
     huge_pages : bool
 
+    Attributes
+    ----------
+    settle : callable
+        Called before memory is refused: returns True once everything has been freed that was given up before.
+
     Notes
     -----
     Safety: any thread. The lock is held for bookkeeping, and while a new shared segment gets its pages (at most a few
@@ -106,6 +113,7 @@ class Places:
     def __init__(self, max_bytes: int | None = None, *, huge_pages: bool = True) -> None:
         self.max_bytes = max_bytes
         self.n_bytes = 0
+        self.settle: Callable[[], bool] = lambda: False
         self._huge_pages = huge_pages
         self._lock = threading.Lock()
         self._arena = Arena()
@@ -124,6 +132,9 @@ class Places:
             It would exceed `max_bytes`, or what the machine or a control group has free.
         DescriptorLimitError
         """
+        return self._made(lambda: self._create(n_bytes, write_piece))
+
+    def _create(self, n_bytes: int, write_piece: WritePiece) -> Place:
         if n_bytes < PACKED_BELOW:
             return self._create_shared(max(n_bytes, 8), n_bytes, write_piece)
         counted = segment_size(n_bytes)
@@ -142,6 +153,9 @@ class Places:
         ------
         HostMemoryError, DescriptorLimitError
         """
+        return self._made(lambda: self._adopt(fd, n_bytes))
+
+    def _adopt(self, fd: int, n_bytes: int) -> Place:
         self._count(n_bytes)
         try:
             mapping = map_segment(fd, n_bytes)
@@ -177,6 +191,15 @@ class Places:
         with self._lock:
             for segment in self._shared.values():
                 segment.close()
+
+    def _made(self, make: Callable[[], Place]) -> Place:
+        """Make a place, and try again if there is no room before all has been freed that clients have dropped."""
+        try:
+            return make()
+        except HostMemoryError:
+            if not self.settle():
+                raise
+        return make()
 
     # -- how much --------------------------------------------------------------------------------------------------
 

@@ -70,6 +70,8 @@ _DRAIN_LOOK = 0.02
 _PEERS_SHARE = 0.5
 # After an error that no peer of the loop's caused. Without a pause a lasting one would be a busy loop.
 _PAUSE_SECONDS = 0.05
+# A loop that takes longer than this has other troubles than a request for memory.
+_SETTLE_SECONDS = 1.0
 _LEASE_BYTES = 64 * 1024
 
 
@@ -136,6 +138,9 @@ class Server:
         self._parent_pidfd = parent_pidfd
         self._network: list[NetworkListener] = []
         self._todo: deque[Callable[[], None]] = deque()  # what other threads have the loop do
+        self._settling: deque[threading.Event] = deque()  # set after the next whole turn
+        self._loop_thread = 0
+        service.store.places.settle = self.settle
         _servers.add(self)
 
     # -- life ----------------------------------------------------------------------------------------------------
@@ -177,6 +182,7 @@ class Server:
         log.info("process %d hosts arrays at %s", os.getpid(), self.address)
         self._reception.open(self._listener)
         self._serves = True
+        self._loop_thread = threading.get_ident()
         for listener in self._network:
             listener.start()
         if self._parent_pidfd is not None:
@@ -271,11 +277,30 @@ class Server:
         if self._drains_until is not None:
             times.append(self._drain_on(self._drains_until))
         due = min((when for when in times if when is not None), default=None)
+        n_settling = len(self._settling)
+        if n_settling:
+            due = 0.0
         self._loop.turn(None if due is None else max(0.0, due - time.monotonic()))
+        for _ in range(n_settling):
+            self._settling.popleft().set()
         while self._todo:
             self._todo.popleft()()
         self._reception.keep_deadlines()
         self._keep_lease_deadlines()
+
+    def settle(self) -> bool:
+        """Wait until the loop has acted on all that clients had told it before; False if it does not run, or is slow.
+
+        A client that drops an array says so on its lease channel, and may ask for the next one, on another socket,
+        before the loop has looked there.
+        """
+        if not self._serves or threading.get_ident() == self._loop_thread:
+            return False
+        settled = threading.Event()
+        self._settling.append(settled)
+        with contextlib.suppress(OSError):  # the loop has ended
+            self.wake()
+        return settled.wait(_SETTLE_SECONDS)
 
     def bound_memory(self) -> None:
         """Bound what a request that is about to run may allocate; the loop keeps the bound, and takes it away."""
