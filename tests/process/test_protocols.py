@@ -49,13 +49,6 @@ def test_array_follows_numpys_rules_for_dtype_and_copy(manager: ArrayManager) ->
         np.asarray(a, "f4", copy=False)
 
 
-def test_protocols_that_would_copy_without_looking_are_left_out(manager: ArrayManager) -> None:
-    a = manager.arange(3)
-    for name in ("__array_interface__", "__array_struct__", "__buffer__"):
-        assert not hasattr(a, name)
-    assert memoryview(np.asarray(a)).readonly
-
-
 CONVERSIONS = [bool, int, float, complex, operator.index, math.trunc, round, abs, len, hash, iter]
 
 
@@ -169,6 +162,14 @@ def test_dlpack_exports_the_live_memory(manager: ArrayManager) -> None:
     assert_same(np.from_dlpack(a[:, ::2].T), np.asarray(a)[:, ::2].T)
     with pytest.raises(BufferError):
         np.from_dlpack(manager.array(np.array(["text"])))
+
+
+def test_dlpack_is_writeable_only_where_readers_are_told(manager: ArrayManager) -> None:
+    a = manager.arange(6.0)
+    with a.lock:
+        assert not np.from_dlpack(a).flags.writeable
+    with a.write():
+        assert np.from_dlpack(a).flags.writeable
 
 
 def test_dlpack_of_a_proxy_that_is_not_mapped_copies(manager: ArrayManager) -> None:

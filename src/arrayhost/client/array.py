@@ -77,12 +77,13 @@ class HostedArray(ArrayProxy, Declared[ShapeT, DTypeT]):
     unpickled any number of times by any process of the same user on this machine.
     """
 
-    __slots__ = ("_layout", "_reference")
+    __slots__ = ("_layout", "_pinned", "_reference")
     __hash__ = None  # as ndarray: mutable
     __array_priority__ = 1000.0
 
     _layout: Layout | None
     _reference: Any
+    _pinned: list[Any]  # set by buffers.py
 
     def __init__(self) -> None:
         raise TypeError("HostedArray is made by a manager: manager.array(values), manager.ones(shape), ...")

@@ -1,8 +1,6 @@
 """What Python and other libraries ask of an array by special names, where ndarray's own method would not do.
 
-Two of ndarray's protocols are left out on purpose: ``__array_interface__`` and the buffer protocol. NumPy prefers them
-to ``__array__`` and would copy memory that somebody writes to; by ``__array__``, ``np.array(a)`` is a consistent copy.
-Who wants them asks ``np.asarray(a)``, which is the live memory and has both.
+The protocols that export memory without asking whether it is to be copied stand in `buffers`.
 """
 
 from __future__ import annotations
@@ -12,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from arrayhost.client.buffers import section_memory
 from arrayhost.core.layout import dtype_to_wire
 from arrayhost.errors import ArrayHostError, format_bytes
-from arrayhost.sync.filelocks import EXCLUSIVE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,13 +55,13 @@ def __dlpack__(
     Without a copy, as with ``np.asarray(a)``, the consumer sees what others write. Inside ``with a.write() as x:`` the
     export is writeable, as that of `x` is, and must not be written to after the block.
     """
-    if copy or not (self.mapped or self._source.hold() is not None):
+    memory = section_memory(self)
+    if copy or (memory is None and not self.mapped):
         if copy is False:
             raise BufferError("this proxy is evaluated in the host: its memory cannot be exported without a copy")
         exported = self.copy("K")
     else:
-        hold = self._source.hold()
-        exported = self.writer if hold is not None and hold.mode == EXCLUSIVE else self.__array__()
+        exported = self.__array__() if memory is None else memory
     # Only what was given: NumPy 2.0 knows nothing but the stream.
     options: dict[str, Any] = {"stream": stream, "max_version": max_version, "dl_device": dl_device}
     return exported.__dlpack__(**{name: value for name, value in options.items() if value is not None})

@@ -14,6 +14,7 @@ import numpy as np
 
 from arrayhost.client.array import HostedArray
 from arrayhost.client.attributing import call_for_caller
+from arrayhost.client.buffers import METHODS as BUFFER_METHODS
 from arrayhost.client.evaluating import evaluate
 from arrayhost.client.libraries import METHODS as LIBRARY_METHODS
 from arrayhost.client.mapped import MappedArray
@@ -296,7 +297,7 @@ def _install_all() -> None:
         "base": property(_get_base, doc=_get_base.__doc__),
         "device": property(lambda self: "cpu", doc="``'cpu'``, as ndarray's."),
     }
-    for name, attribute in {**others, **LIBRARY_METHODS, **PROTOCOL_METHODS}.items():
+    for name, attribute in {**others, **LIBRARY_METHODS, **PROTOCOL_METHODS, **BUFFER_METHODS}.items():
         setattr(HostedArray, name, attribute)
 
 
