@@ -282,7 +282,7 @@ def test_an_interpreter_that_ends_prints_nothing_of_its_own(how: str, status: in
 
 def test_start_that_is_interrupted_leaves_no_host() -> None:
     source = """
-        import signal, sys
+        import signal, sys, traceback
         from arrayhost import ArrayManager
         if __name__ == "__main__":
             # Python drops what is raised in the functions that other modules want called around a fork.
@@ -296,8 +296,10 @@ def test_start_that_is_interrupted_leaves_no_host() -> None:
                     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
                     manager.shutdown()
                     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-            except KeyboardInterrupt:
-                pass
+            except KeyboardInterrupt as error:
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+                if "start" not in (frame.name for frame in traceback.extract_tb(error.__traceback__)):
+                    manager.shutdown()  # it came after start() had returned
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             print("interrupted", flush=True)
             sys.stdin.readline()
