@@ -80,13 +80,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(_seconds(marker) + 60.0))
 
 
-def pytest_collection_finish() -> None:
-    """Keep what collecting the tests left, modules and items, out of each later garbage collection.
+def _freeze() -> None:
+    """Keep what there is, modules, items and reports, out of each later garbage collection.
 
     The census collects after many a test, which cost more than most tests while each collection went through all that.
     """
     gc.collect()
     gc.freeze()
+
+
+def pytest_collection_finish() -> None:
+    _freeze()
 
 
 def _leave_out_remote(items: list[pytest.Item]) -> None:
@@ -125,9 +129,12 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
     with item.config.stash[_watchdog_key].interruptible():
-        return (yield)
+        result = yield
+    if nextitem is not None and nextitem.path != item.path:
+        _freeze()  # the module's fixtures are gone
+    return result
 
 
 @pytest.hookimpl(wrapper=True)
