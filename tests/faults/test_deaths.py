@@ -46,6 +46,18 @@ with a.write() as x:
     time.sleep(60)
 """
 
+LINGERING_HOLDER = """
+import subprocess, sys, time, arrayhost
+a = arrayhost.connect(sys.argv[1])["a"]
+with a.write() as x:
+    x[0] = 5
+    lock = a.guard.exclusive.file.fd
+    # What the kernel has not closed yet when the host hears of the client's end.
+    subprocess.Popen(["sleep", "0.5"], pass_fds=[lock], stdout=subprocess.DEVNULL)
+    print("inside", flush=True)
+    time.sleep(60)
+"""
+
 CLIENT = """
 import sys, arrayhost
 manager = arrayhost.connect(sys.argv[1])
@@ -120,6 +132,17 @@ def test_the_next_section_proceeds_and_is_warned(manager: ArrayManager) -> None:
         assert x[0] == 5
         assert x[-1] == 0
     assert a.statistics().torn
+
+
+def test_the_host_finds_a_dead_writer_whose_lock_outlives_its_connection(manager: ArrayManager) -> None:
+    a = manager["a"]
+    with child(LINGERING_HOLDER, manager.address) as holder:
+        holder.expect("inside")
+        holder.kill()
+        wait_until(lambda: manager.statistics().n_sessions == 1)
+        assert not a.statistics().torn
+        wait_until(lambda: a.statistics().torn)
+    assert a.statistics().torn_pid == holder.pid
 
 
 def test_a_waiting_section_proceeds_within_a_second(manager: ArrayManager) -> None:

@@ -34,6 +34,7 @@ from arrayhost.host.network import NetworkListener
 from arrayhost.host.reception import Reception, tell_refusal
 from arrayhost.host.requests import CallConnection
 from arrayhost.host.sessions import ClientSession, fork_pipe, lease_message
+from arrayhost.host.suspects import Suspects
 from arrayhost.memory._libc import trim_heap
 from arrayhost.memory.access import to_send
 from arrayhost.memory.ceiling import ceiling
@@ -121,6 +122,7 @@ class Server:
         self._loop = Loop()
         self._reception = Reception(self._loop, limits, self._admit)
         self._transit = Transit(limits)
+        self._suspects = Suspects(service.store)
         self._sessions: dict[bytes, ClientSession] = {}
         self._connections: set[CallConnection] = set()
         self._n_requests_before = 0  # on connections that have ended
@@ -273,7 +275,7 @@ class Server:
         self.service.flush_released()
         self._watch_idle()
         times = [self.service.store.expire(), self._reception.next_deadline(), self._next_lease_deadline()]
-        times.append(self._keep_bound())
+        times += [self._keep_bound(), self._suspects.look()]
         if self._drains_until is not None:
             times.append(self._drain_on(self._drains_until))
         due = min((when for when in times if when is not None), default=None)
@@ -658,7 +660,7 @@ class Server:
         for connection in session.connections():
             connection.stream.cut()
         log.info("process %d has gone", session.client.pid)
-        self.service.store.judge_writer(session.ident, session.client.pid)
+        self._suspects.add(session.ident, session.client.pid)
         self.service.store.drop_holder(session.ident)
 
     def _release(self, session: ClientSession, body: Any, fds: list[int]) -> None:

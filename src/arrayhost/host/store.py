@@ -335,13 +335,21 @@ class Store:
             free = self.leases.drop_holder(holder, time.monotonic())
         self._free(free)
 
-    def judge_writer(self, holder: Hashable, pid: int) -> None:
-        """Look at what a client that is gone was writing, so that its death is told now and not to the next writer."""
+    def written_by(self, holder: Hashable, pid: int) -> list[int]:
+        """List the arrays of a holder that a process is writing, or was writing when it ended."""
         with self.lock:
             found = [self._arrays[ident] for ident in self.leases.holdings(holder) if ident in self._arrays]
-        for array in found:
-            if array.guard.judge_writer(pid):
-                log.warning("array %d is torn: process %d died while it wrote", array.ident, pid)
+        return [array.ident for array in found if array.guard.is_written_by(pid)]
+
+    def judge_writer(self, ident: int, pid: int) -> bool:
+        """Mark an array as torn if the process that was writing it is dead; False if its lock is still held."""
+        array = self._arrays.get(ident)
+        if array is None or not array.guard.is_written_by(pid):
+            return True
+        if not array.guard.judge_writer():
+            return False
+        log.warning("array %d is torn: process %d died while it wrote", ident, pid)
+        return True
 
     def expire(self) -> float | None:
         """Free what outlived its grace; return when (monotonic seconds) to look again."""

@@ -52,8 +52,6 @@ BUSY = -1  # somebody else writes at this moment
 OWNED = -2  # the caller itself holds the lock: its reads go direct
 
 _FIRST_DELAY = 20e-6
-# A process that dies closes its descriptors one after the other: its socket may be gone milliseconds before its locks.
-_JUDGE_ATTEMPTS = 20
 _LONGEST_DELAY = 1e-3
 _URGENT_DELAY = 100e-6
 _GROWTH = 3.0
@@ -481,22 +479,21 @@ class Guard:
             words[base + VERSION] = version + 1
             self.wake()
 
-    def judge_writer(self, pid: int) -> bool:
-        """Set the torn mark if a process that has just ended was writing; True if it was."""
-        for attempt in range(_JUDGE_ATTEMPTS):
-            if self.writer_pid != pid or not self.words[self.base + VERSION] & 1:
-                return False
-            if attempt:
-                time.sleep(_LONGEST_DELAY)
-            hold = Hold(self, None, SHARED)
-            try:
-                file = hold.file = self.files.take(self.slot)
-                if try_lock(file.fd, self.shared_bytes):
-                    self._note_dead_writer()
-                    return True
-            finally:
-                hold.free()
-        return False
+    def is_written_by(self, pid: int) -> bool:
+        """Whether a process has begun a write and not ended it."""
+        return self.writer_pid == pid and bool(self.words[self.base + VERSION] & 1)
+
+    def judge_writer(self) -> bool:
+        """Set the torn mark if nobody has the lock and a write has not been ended; False if somebody has it."""
+        hold = Hold(self, None, SHARED)
+        try:
+            file = hold.file = self.files.take(self.slot)
+            is_free = try_lock(file.fd, self.shared_bytes)
+            if is_free:
+                self._note_dead_writer()
+        finally:
+            hold.free()
+        return is_free
 
     def _refuse_own_thread(self, owner: Any, mode: int, *, may_await: bool) -> None:
         """Refuse to wait for a hold that cannot end while the calling thread waits.
