@@ -6,6 +6,8 @@ FILE ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
+# Two files of tests at a time, in the order of their collection: many tests mostly wait.
+IN_TWO := -n 2 --dist loadfile --no-loadscope-reorder
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 
 .PHONY: help demo test faults remote fuzz fuzz-guided bench lint format clean
@@ -18,7 +20,7 @@ demo: $(VENV)/.cli
 	$(BIN)/arrayhost demo $(FILE)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(IN_TWO) $(ARGS)
 
 # Minutes of kills, stops, interrupts, forks and failing calls at random points; prints seeds and figures.
 faults: $(VENV)/.dev
@@ -28,7 +30,7 @@ faults: $(VENV)/.dev
 
 # The conformance and consumers suites once more, all of them, on a host that is reached over TCP.
 remote: $(VENV)/.dev
-	ARRAYHOST_REMOTE=all $(BIN)/python -m pytest -k tcp tests/conformance tests/consumers $(ARGS)
+	ARRAYHOST_REMOTE=all $(BIN)/python -m pytest $(IN_TWO) -k tcp tests/conformance tests/consumers $(ARGS)
 
 fuzz: $(VENV)/.dev
 	$(BIN)/python -m tests.hostile.fuzz $(or $(FRAMES),1000000)

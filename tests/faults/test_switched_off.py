@@ -66,8 +66,8 @@ class _Unlisted(dict[int, Hold]):
         return ()
 
 
-# What is switched off: where, its name, what stands there instead; the scenario that must notice, and in how many rounds
-# at most. One history in four shows that locks do not exclude.
+# What is switched off: where, its name, what stands there instead; the scenario that must notice, and within how many
+# rounds. One history in four shows that locks do not exclude.
 SWITCHES: dict[str, tuple[Any, str, Any, Callable[[Run], None], int]] = {
     "locks exclude": (guards, "try_lock", _lock_always, test_atomicity.check_atomicity, 100),
     "writes are told to readers": (Hold, "begin_write", _odd_never, test_kills.kill_clients, 300),

@@ -22,7 +22,9 @@ ONE_IN = 12
 
 HOW_MANY = os.environ.get("ARRAYHOST_REMOTE", "some")
 ALL_REMOTE = HOW_MANY == "all"
-SEED = int(os.environ.get("ARRAYHOST_SEED") or random.SystemRandom().randrange(2**32))
+# pytest-xdist's name for the run comes second: its workers have to choose the same tests.
+_RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+SEED = int(os.environ.get("ARRAYHOST_SEED") or random.Random(_RUN).randrange(2**32))
 
 
 @contextlib.contextmanager

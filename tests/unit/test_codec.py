@@ -74,7 +74,7 @@ def decode(data: bytes, *, allow_pickle: bool = False) -> Any:
         {1.5: "x", b"k": "v", True: 0},
         set(),
         {1, 2},
-        frozenset({3, "x"}),
+        frozenset({3, 4.5}),
         {frozenset({1}), (1, 2)},
         range(3, 20, 4),
         slice(None),
