@@ -11,6 +11,7 @@ import pytest
 
 import arrayhost
 from arrayhost import ArrayManager, HostedArray
+from arrayhost.engines.dask import writing
 from arrayhost.evaluation.tables import IN_PLACE_OPERATORS, WRITING_FUNCTIONS, WRITING_METHODS
 from tests.dask.conftest import FULL, KEPT
 from tests.support import Child, assert_same, child, run_python
@@ -55,6 +56,44 @@ if __name__ == "__main__":
         writer.join()
     print([writer.exitcode for writer in writers])
 """
+
+
+MASK = np.array([True, False, True, True, False, True])
+WRITES = {
+    "in place": lambda x: operator.iadd(x, 1),
+    "in place, of a view": lambda x: operator.imul(x[::2], 3),
+    "out": lambda x: np.add(x, x[::-1], out=x),
+    "out, where": lambda x: np.negative(x, out=x, where=MASK),
+    "copyto": lambda x: np.copyto(x, x[::-1]),
+    "copyto, where": lambda x: np.copyto(x, 7, where=MASK),
+    "setitem": lambda x: operator.setitem(x, slice(None), x[::-1]),
+    "setitem by a mask": lambda x: operator.setitem(x, MASK, 7),
+    "fill": lambda x: x.fill(7),
+}
+
+
+@pytest.mark.parametrize("way", WRITES)
+def test_a_write_between_reading_and_writing_is_not_lost(
+    manager: ArrayManager, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    array = np.array([5.0, 1, 4, 2, 3, 0])
+    a = manager.array(array, chunks=4)
+    original, intruded = writing.shown, []
+
+    def shown_and_written_to(*args: Any) -> Any:
+        elements = original(*args)
+        if not intruded:
+            intruded.append(True)
+            a[1:3] = 50
+        return elements
+
+    monkeypatch.setattr(writing, "shown", shown_and_written_to)
+    WRITES[way](a)
+    assert intruded
+    array[1:3] = 50
+    WRITES[way](array)
+    assert_same(a.copy(), array)
+    assert a.version == 3
 
 
 @pytest.mark.slow

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
     from arrayhost.engines.dask.snapshots import ClusterSource, Snapshot
 
+    # The versions that a write begins with. What it reads of these arrays has to be of the same ones: of an older one,
+    # it would undo what others have written since.
+    Bases = Mapping[ClusterSource, Snapshot]
+
 __all__ = ["write"]
 
 
@@ -107,60 +111,51 @@ def _distributed(
     """Updates made chunk by chunk; None where that cannot be done."""
     if len({target._source for target in targets}) < len(targets):
         return None
+    bases = {target._source: target._source.snapshot() for target in targets}
     kind, name, variant, _ = operation
     if (kind, name) in ((OPERATOR, "setitem"), (METHOD, "__setitem__")):
-        return _set_item(args[0], args[1], args[2])
+        return _set_item(args[0], args[1], args[2], bases)
     if kind == METHOD and name == "fill":
-        return _assigned(args[0], args[1], None)
+        return [_assigned(args[0], args[0]._selection, args[1], bases)], None
     if kind == METHOD and name.startswith("__i") and name[2:-2] in IN_PLACE_OPERATORS:
         kind, name = OPERATOR, name[2:-2]
     if kind == OPERATOR and name in IN_PLACE_OPERATORS:
         binary = {"iand": "and_", "ior": "or_"}.get(name, name[1:])
-        return _computed(Operation(OPERATOR, binary), args, {}, targets)
+        return _computed(Operation(OPERATOR, binary), args, {}, targets, bases)
     if kind == UFUNC and variant == "__call__" and set(kwargs) <= {"out", "where"}:
-        return _computed(operation, args, kwargs, targets)
+        return _computed(operation, args, kwargs, targets, bases)
     if kind == FUNCTION and name == "numpy:copyto" and len(args) <= 2 and set(kwargs) <= {"src", "where", "casting"}:
-        return _copy_to(args[0], args[1] if len(args) > 1 else kwargs["src"], kwargs)
+        return _copy_to(args[0], args[1] if len(args) > 1 else kwargs["src"], kwargs, bases)
     return None
 
 
-def _base(target: Any) -> tuple[ClusterSource, Snapshot]:
-    return target._source, target._source.snapshot()
+def _assigned(target: Any, selection: Selection, value: Any, bases: Bases) -> Update:
+    """A value, or what a proxy among the values shows, written to a part of a target's array."""
+    (found,), _ = with_elements([value], {}, _elements([value, target], bases))
+    return assign(target._source, bases[target._source], selection, found)
 
 
-def _assigned(target: Any, value: Any, result: Any) -> tuple[list[Update], Any]:
-    source, base = _base(target)
-    return [assign(source, base, target._selection, _element(value, [target]))], result
+def _elements(parts: Sequence[Any], bases: Bases) -> dict[int, Any]:
+    return shown(of_cluster(list(parts), {}), bases)
 
 
-def _element(value: Any, operands: Sequence[Any]) -> Any:
-    """A value to be written; that of a proxy as Dask's array."""
-    (found,), _ = with_elements([value], {}, _elements([value, *operands]))
-    return found
-
-
-def _elements(parts: Sequence[Any]) -> dict[int, Any]:
-    return shown(of_cluster(list(parts), {}))
-
-
-def _set_item(target: Any, index: Any, value: Any) -> tuple[list[Update], Any] | None:
+def _set_item(target: Any, index: Any, value: Any, bases: Bases) -> tuple[list[Update], Any] | None:
     selection = target._selection.assigned(index)
     if selection is not None:
-        source, base = _base(target)
-        return [assign(source, base, selection, _element(value, [target]))], None
+        return [_assigned(target, selection, value, bases)], None
     mask = index[0] if isinstance(index, tuple) and len(index) == 1 else index
     is_mask = getattr(mask, "shape", None) == target.shape and getattr(mask, "dtype", None) == np.dtype(bool)
     if not is_mask or np.ndim(value) or isinstance(value, ArrayProxy):
         return None
-    source, base = _base(target)
-    elements = _elements([mask, target])
+    base = bases[target._source]
+    elements = _elements([mask, target], bases)
     where = elements.get(id(mask), mask)
     new = da.where(where, np.asarray(value).astype(base.dtype), elements[id(target)])
-    return [assign(source, base, target._selection, new)], None
+    return [assign(target._source, base, target._selection, new)], None
 
 
 def _computed(
-    operation: Operation, args: Sequence[Any], kwargs: Mapping[str, Any], targets: Sequence[Any]
+    operation: Operation, args: Sequence[Any], kwargs: Mapping[str, Any], targets: Sequence[Any], bases: Bases
 ) -> tuple[list[Update], Any] | None:
     """What an operation computes, written to its targets: in-place operators, ufuncs with ``out``."""
     outs = kwargs.get("out", tuple(targets))
@@ -168,7 +163,7 @@ def _computed(
     if any(out is None or not is_of_cluster(out) for out in outs):
         return None
     where = kwargs.get("where", True)
-    elements = _elements([*args, *outs, where])
+    elements = _elements([*args, *outs, where], bases)
     plain, _ = with_elements(args, {}, elements)
     if not any(isinstance(part, da.Array) for part in plain) and operation.kind != UFUNC:
         return None
@@ -179,7 +174,7 @@ def _computed(
     found = found if isinstance(found, tuple) else (found,)
     updates = []
     for out, value in zip(outs, found, strict=True):
-        source, base = _base(out)
+        source, base = out._source, bases[out._source]
         _check_fits(value, out, base.dtype)
         if where is not True:
             value = da.where(elements.get(id(where), where), value, elements[id(out)]).astype(base.dtype)
@@ -197,10 +192,10 @@ def _check_fits(value: Any, target: Any, dtype: np.dtype[Any]) -> None:
         )
 
 
-def _copy_to(target: Any, value: Any, kwargs: Mapping[str, Any]) -> tuple[list[Update], Any]:
+def _copy_to(target: Any, value: Any, kwargs: Mapping[str, Any], bases: Bases) -> tuple[list[Update], Any]:
     where = kwargs.get("where", True)
-    elements = _elements([value, target, where])
-    source, base = _base(target)
+    elements = _elements([value, target, where], bases)
+    source, base = target._source, bases[target._source]
     new = elements.get(id(value), value)
     if isinstance(new, ArrayProxy):
         new = new._private_copy()
