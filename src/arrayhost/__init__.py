@@ -9,6 +9,7 @@ import arrayhost.client.surface  # noqa: F401  # gives HostedArray what ndarray 
 from arrayhost.client.array import HostedArray, locked
 from arrayhost.client.dask_views import to_dask
 from arrayhost.client.object import HostedObject
+from arrayhost.client.strided import as_strided
 from arrayhost.client.transaction import transaction
 from arrayhost.core.records import ArrayRecord, ArrayStatistics, HostStatistics
 from arrayhost.errors import (
@@ -85,6 +86,7 @@ __all__ = [
     "WouldDeadlock",
     "arange",
     "array",
+    "as_strided",
     "asarray",
     "connect",
     "empty",

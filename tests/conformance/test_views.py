@@ -11,6 +11,7 @@ import pytest
 from numpy.lib.recfunctions import structured_to_unstructured
 from numpy.lib.stride_tricks import as_strided, sliding_window_view
 
+import arrayhost
 from arrayhost import ArrayManager, HostedArray
 from tests.support import assert_same
 from tests.support.remote import MAPPED
@@ -20,6 +21,12 @@ CUBE = np.arange(24, dtype="i4").reshape(2, 3, 4)
 WAVE = (np.arange(12) * (1 - 2j)).reshape(3, 4)
 LIST = np.zeros(5, [("id", "i4"), ("at", [("x", "f4"), ("y", "f4")]), ("tail", "u1", (3,))])
 ONE = np.array(2.5)
+
+
+def strided(x: Any, *args: Any, **kwargs: Any) -> Any:
+    """NumPy's function, or the one for hosted arrays, which NumPy's does not ask."""
+    return (arrayhost.as_strided if isinstance(x, HostedArray) else as_strided)(x, *args, **kwargs)
+
 
 VIEWS: dict[str, tuple[np.ndarray, Callable[[Any], Any]]] = {
     "whole": (TABLE, lambda x: x[...]),
@@ -71,15 +78,20 @@ VIEWS: dict[str, tuple[np.ndarray, Callable[[Any], Any]]] = {
     "nothing": (TABLE, lambda x: x[2:2]),
     "0-d": (ONE, lambda x: x.reshape(1)),
     "as type without copy": (TABLE, lambda x: x.astype("f8", copy=False)),
+    "as_strided": (TABLE, lambda x: strided(x[1:], (3, 2), (48, 16))),
+    "as_strided, overlapping": (TABLE, lambda x: strided(x, (3, 4), (8, 8))),
+    "as_strided, backwards": (TABLE, lambda x: strided(x[2, 3:], strides=(-8,))),
     # NumPy's own views of these kinds are read-only
     "diagonal": (TABLE, lambda x: x.diagonal(1)),
     "np.diagonal": (CUBE, lambda x: np.diagonal(x, axis1=1, axis2=2)),
     "diag": (TABLE, lambda x: np.diag(x)),
     "sliding windows": (TABLE, lambda x: sliding_window_view(x, (2, 3))),
     "broadcast_to": (TABLE, lambda x: np.broadcast_to(x[0], (4, 6))),
+    "as_strided, read-only": (TABLE, lambda x: strided(x, (4, 4), (0, 8), writeable=False)),
     "of a read-only view": (TABLE, lambda x: np.broadcast_to(x, (2, 4, 6))[:, 1:].T),
 }  # fmt: skip
-READ_ONLY = ("diagonal", "np.diagonal", "diag", "sliding windows", "broadcast_to", "of a read-only view")
+READ_ONLY = ("diagonal", "np.diagonal", "diag", "sliding windows", "broadcast_to", "as_strided, read-only",
+             "of a read-only view")  # fmt: skip
 
 
 def write_views(pipe: Connection) -> None:
@@ -154,7 +166,25 @@ def test_a_view_of_a_sparse_column_by_a_function_nobody_classified(manager: Arra
         assert_same(hosted.copy(), wide)
 
 
-def test_as_strided_does_not_ask_the_array(manager: ArrayManager, link: str) -> None:
+@pytest.mark.parametrize(
+    ("shape", "strides", "message"),
+    [
+        ((3,), (8, 8), "cannot make a view with shape"),
+        ((-1,), (8,), "cannot make a view with shape"),
+        ((25,), (8,), "from byte 0 to byte 200 of an array that has 192 bytes"),
+        ((2,), (-8,), "from byte -8"),
+        ((2,), (2**62,), "would reach"),
+    ],
+)
+def test_as_strided_stays_inside_of_the_array(manager: ArrayManager, shape: Any, strides: Any, message: str) -> None:
+    hosted = manager.array(TABLE)
+    with pytest.raises(ValueError, match=message):
+        arrayhost.as_strided(hosted, shape, strides)
+    with pytest.raises(TypeError, match="takes a hosted array, not a ndarray"):
+        arrayhost.as_strided(TABLE, shape, strides)
+
+
+def test_numpys_as_strided_does_not_ask_the_array(manager: ArrayManager, link: str) -> None:
     # NumPy gives a stand-in no say here: the result is live memory, as from np.asarray, and read-only; or a copy.
     hosted = manager.array(TABLE)
     windows = as_strided(hosted, (3, 2), (48, 8))
