@@ -112,23 +112,39 @@ def terminated_after(stop: Callable[[], None]) -> Iterator[None]:
 @contextlib.contextmanager
 def _handled(act: Callable[[int], None], *numbers: signal.Signals) -> Iterator[None]:
     """Have signals call `act` in this process; one that it forks has the handlers from before."""
-    pid = os.getpid()
 
     def handle(number: int, frame: Any) -> None:
-        if os.getpid() == pid:
-            act(number)
-        else:
-            signal.signal(number, before[number])
-            signal.raise_signal(number)
+        act(number)
 
     before: dict[int, Any] = {number: signal.signal(number, handle) for number in numbers}
+    replaced = (handle, before)
+    _replaced.append(replaced)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            # Hosted code may have put a handler of its own in the place of ours.
-            if signal.getsignal(number) is handle:
-                signal.signal(number, handler)
+        if replaced in _replaced:  # not in a forked child
+            _replaced.remove(replaced)
+        _put_back(*replaced)
+
+
+# Handlers of ours, and those from before them, by the signal's number; the innermost last.
+_replaced: list[tuple[Callable[[int, Any], None], dict[int, Any]]] = []
+
+
+def _put_back(handle: Callable[[int, Any], None], before: dict[int, Any]) -> None:
+    for number, handler in before.items():
+        # Hosted code may have put a handler of its own in the place of ours.
+        if signal.getsignal(number) is handle:
+            signal.signal(number, handler)
+
+
+def _after_fork_in_child() -> None:
+    # At once, and not when a signal comes: Python 3.13 may call no handler in a child that a thread has forked.
+    while _replaced:
+        _put_back(*_replaced.pop())
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def notify(state: str) -> None:
