@@ -112,9 +112,14 @@ def terminated_after(stop: Callable[[], None]) -> Iterator[None]:
 @contextlib.contextmanager
 def _handled(act: Callable[[int], None], *numbers: signal.Signals) -> Iterator[None]:
     """Have signals call `act` in this process; one that it forks has the handlers from before."""
+    pid = os.getpid()
 
     def handle(number: int, frame: Any) -> None:
-        act(number)
+        if os.getpid() == pid:
+            act(number)
+        else:  # a child that has not come to putting them back, or in which another handler calls this one
+            signal.signal(number, before[number])
+            signal.raise_signal(number)
 
     before: dict[int, Any] = {number: signal.signal(number, handle) for number in numbers}
     replaced = (handle, before)

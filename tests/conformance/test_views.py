@@ -80,7 +80,7 @@ VIEWS: dict[str, tuple[np.ndarray, Callable[[Any], Any]]] = {
     "as type without copy": (TABLE, lambda x: x.astype("f8", copy=False)),
     "as_strided": (TABLE, lambda x: strided(x[1:], (3, 2), (48, 16))),
     "as_strided, overlapping": (TABLE, lambda x: strided(x, (3, 4), (8, 8))),
-    "as_strided, backwards": (TABLE, lambda x: strided(x[2, 3:], strides=(-8,))),
+    "as_strided, backwards": (TABLE, lambda x: strided(x[2, ::-1], (3,), (-16,))),
     # NumPy's own views of these kinds are read-only
     "diagonal": (TABLE, lambda x: x.diagonal(1)),
     "np.diagonal": (CUBE, lambda x: np.diagonal(x, axis1=1, axis2=2)),
@@ -171,15 +171,20 @@ def test_a_view_of_a_sparse_column_by_a_function_nobody_classified(manager: Arra
     [
         ((3,), (8, 8), "cannot make a view with shape"),
         ((-1,), (8,), "cannot make a view with shape"),
-        ((25,), (8,), "from byte 0 to byte 200 of an array that has 192 bytes"),
+        ((25,), (8,), "from byte 0 to byte 200 of an array that spans 192 bytes"),
         ((2,), (-8,), "from byte -8"),
         ((2,), (2**62,), "would reach"),
+        ((2**62,), (0,), "larger than NumPy can describe"),
+        ((1,), (2**70,), "larger than NumPy can describe"),
     ],
 )
 def test_as_strided_stays_inside_of_the_array(manager: ArrayManager, shape: Any, strides: Any, message: str) -> None:
     hosted = manager.array(TABLE)
-    with pytest.raises(ValueError, match=message):
-        arrayhost.as_strided(hosted, shape, strides)
+    for array in (hosted, hosted.on_host):
+        with pytest.raises(ValueError, match=message):
+            arrayhost.as_strided(array, shape, strides)
+    with pytest.raises(ValueError, match="of an array that spans 0 bytes"):
+        arrayhost.as_strided(hosted[:0], (1,), (1,))
     with pytest.raises(TypeError, match="takes a hosted array, not a ndarray"):
         arrayhost.as_strided(TABLE, shape, strides)
 

@@ -26,6 +26,17 @@ def manager(cluster: str) -> ArrayManager:
     return manager
 
 
+def test_a_section_exports_no_memory(manager: ArrayManager) -> None:
+    # What it works on is a copy of its own.
+    a = manager.arange(6.0, chunks=4)
+    with a.write() as x:
+        x[0] = 9
+        assert_same(np.from_dlpack(a), np.array([9.0, 1, 2, 3, 4, 5]))
+        with pytest.raises(BufferError, match="without a copy"):
+            np.from_dlpack(a, copy=False)
+        assert not hasattr(a, "__array_interface__")
+
+
 FOUR_WRITERS = """
 import multiprocessing, pickle, sys
 

@@ -3,12 +3,13 @@
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from arrayhost import ArrayManager, ReferentExistsError, ReferentNotFoundError, TornArrayError
+from arrayhost import ArrayManager, ProtocolError, ReferentExistsError, ReferentNotFoundError, TornArrayError
 from tests.faults.harness import count
 from tests.support import assert_same, child, wait_until
 
@@ -65,6 +66,19 @@ def test_overwriting_swaps_and_readers_keep_the_old_one(tmp_path: Path) -> None:
         manager["b"][0] = 5
         assert manager["a"][0] == 1
         assert manager.statistics().n_bytes == 0
+
+
+def test_an_array_without_elements_shows_nothing_of_its_file(tmp_path: Path) -> None:
+    with ArrayManager(directory=tmp_path) as manager:
+        manager["x"] = np.zeros(0, "u1")
+        a = manager["x"]
+        before = (tmp_path / "x.npy").read_bytes()
+        forged = a.on_host._with_layout(replace(a.layout, shape=(8,), strides=(1,)))
+        with pytest.raises(ProtocolError, match="of an array that has none"):
+            forged[0] = 0
+        with pytest.raises(ProtocolError, match="of an array that has none"):
+            forged.copy()
+        assert (tmp_path / "x.npy").read_bytes() == before
 
 
 def test_two_hosts_on_one_directory(tmp_path: Path) -> None:

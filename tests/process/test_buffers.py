@@ -176,8 +176,12 @@ def test_buffers_in_sections(manager: ArrayManager) -> None:
     assert a.tolist() == [1] * 6
 
 
+GAPS = np.zeros(3, {"names": ["a"], "formats": ["i4"], "offsets": [4], "itemsize": 16})
+
+
 @needs_buffers
-def test_buffers_name_what_they_cannot_describe(manager: ArrayManager) -> None:
-    a = manager.array(DTYPES["M8[D]"])
+@pytest.mark.parametrize("values", [DTYPES["M8[D]"], GAPS], ids=["dates", "gaps"])
+def test_buffers_name_what_they_cannot_describe(manager: ArrayManager, values: np.ndarray) -> None:
+    a = manager.array(values)
     with a.read(), pytest.raises(BufferError, match=r"np\.asarray\(a\) gives"):
         memoryview(a)

@@ -295,6 +295,26 @@ def test_sigterm_ends_what_hosted_code_has_forked(socket_path: Path) -> None:
         manager._engine.session.close()
 
 
+def test_a_handler_that_calls_a_hosts_ends_a_forked_child() -> None:
+    run_python("""
+        import os, signal
+        from arrayhost import serving
+
+        seen = []
+        with serving._handled(seen.append, signal.SIGTERM):
+            ours = signal.getsignal(signal.SIGTERM)
+            signal.signal(signal.SIGTERM, lambda number, frame: ours(number, frame))
+            signal.raise_signal(signal.SIGTERM)
+            assert seen == [signal.SIGTERM]
+            pid = os.fork()
+            if not pid:
+                signal.raise_signal(signal.SIGTERM)
+                os._exit(7)
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGTERM
+        assert seen == [signal.SIGTERM]
+    """)
+
+
 def test_names(manager: Things) -> None:
     assert len(manager) == 0
     manager["b"] = np.arange(3)

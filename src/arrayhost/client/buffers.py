@@ -37,7 +37,7 @@ def section_memory(array: HostedArray) -> npt.NDArray[Any] | None:
     It is writeable in ``a.write()`` only: with ``a.lock`` alone, readers would not know that it is being written to.
     """
     hold = array._source.hold()
-    if hold is None:
+    if hold is None or array.evaluator is not None:  # on a cluster, a section has a copy of its own
         return None
     return array.writer if hold.write_depth else array.live
 
@@ -98,7 +98,7 @@ def __buffer__(self: HostedArray, flags: int) -> memoryview:
     try:
         view = memoryview(memory)  # type: ignore[arg-type]  # before Python 3.12 no annotation says that it has one
         described = np.asarray(view).dtype
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         raise BufferError(f"{error}; np.asarray(a) gives the array") from None
     if flags & _FORMAT and not _is_same(described, memory.dtype):
         raise BufferError(f"buffers cannot describe {memory.dtype}; np.asarray(a) gives it")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -40,7 +41,8 @@ def as_strided(
     Raises
     ------
     ValueError
-        As many strides as axes are needed; or the view would reach outside of the array, which NumPy does not check.
+        As many strides as axes are needed; or the view would reach outside of what `x` spans, from its first byte in
+        memory to its last, which NumPy does not check.
     UnsupportedError
         `x` is on a cluster, where an array is not one piece of memory.
 
@@ -56,14 +58,15 @@ def as_strided(
     layout = x.layout
     sizes = layout.shape if shape is None else tuple(map(operator.index, shape))
     steps = layout.strides if strides is None else tuple(map(operator.index, strides))
-    if len(sizes) != len(steps) or len(sizes) > MAX_NDIM or any(n < 0 for n in sizes):
-        raise ValueError(f"as_strided() cannot make a view with shape {sizes} and strides {steps}")
     view = replace(layout, shape=sizes, strides=steps, writeable=layout.writeable and writeable)
-    first, end = view.extent()
-    n_bytes = x._source.n_bytes
-    if first < 0 or end > n_bytes:
+    if len(sizes) != len(steps) or len(sizes) > MAX_NDIM or min(sizes, default=0) < 0:
+        raise ValueError(f"as_strided() cannot make a view with shape {sizes} and strides {steps}")
+    if max(view.nbytes, *map(abs, steps)) > sys.maxsize:
+        raise ValueError(f"a view with shape {sizes} and strides {steps} is larger than NumPy can describe")
+    (begin, end), (first, last) = layout.extent(), view.extent()
+    if first < begin or last > end:
         raise ValueError(
-            f"a view with shape {sizes} and strides {steps} would reach from byte {first} to byte {end} of an array "
-            f"that has {n_bytes} bytes"
+            f"a view with shape {sizes} and strides {steps} would reach from byte {first - begin} to byte "
+            f"{last - begin} of an array that spans {end - begin} bytes"
         )
     return x._with_layout(view)

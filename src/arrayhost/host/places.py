@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from arrayhost.memory.filling import WritePiece
     from arrayhost.memory.segments import Mapping
 
-__all__ = ["PACKED_BELOW", "Place", "Places", "Segment"]
+__all__ = ["PACKED_BELOW", "Place", "Places", "Segment", "nothing_to_settle"]
 
 # Arrays from this size have a segment of their own: 4,000 descriptors for each gigabyte, and no copy where a client has
 # sent one.
@@ -90,6 +90,11 @@ class Place:
         self.is_shared = is_shared
 
 
+def nothing_to_settle() -> bool:
+    """Say that all has been freed that could be: where nobody serves, clients give nothing up."""
+    return False
+
+
 class Places:
     """All memory of a host's arrays.
 
@@ -113,7 +118,7 @@ class Places:
     def __init__(self, max_bytes: int | None = None, *, huge_pages: bool = True) -> None:
         self.max_bytes = max_bytes
         self.n_bytes = 0
-        self.settle: Callable[[], bool] = lambda: False
+        self.settle: Callable[[], bool] = nothing_to_settle
         self._huge_pages = huge_pages
         self._lock = threading.Lock()
         self._arena = Arena()

@@ -31,6 +31,7 @@ from arrayhost.host.clients import describe_process
 from arrayhost.host.inspection import array_records
 from arrayhost.host.loop import Loop
 from arrayhost.host.network import NetworkListener
+from arrayhost.host.places import nothing_to_settle
 from arrayhost.host.reception import Reception, tell_refusal
 from arrayhost.host.requests import CallConnection
 from arrayhost.host.sessions import ClientSession, fork_pipe, lease_message
@@ -142,7 +143,6 @@ class Server:
         self._todo: deque[Callable[[], None]] = deque()  # what other threads have the loop do
         self._settling: deque[threading.Event] = deque()  # set after the next whole turn
         self._loop_thread = 0
-        service.store.places.settle = self.settle
         _servers.add(self)
 
     # -- life ----------------------------------------------------------------------------------------------------
@@ -185,6 +185,7 @@ class Server:
         self._reception.open(self._listener)
         self._serves = True
         self._loop_thread = threading.get_ident()
+        self.service.store.places.settle = self.settle
         for listener in self._network:
             listener.start()
         if self._parent_pidfd is not None:
@@ -197,6 +198,7 @@ class Server:
                     log.exception("an unexpected error in the host's loop")
                     time.sleep(_PAUSE_SECONDS)
         finally:
+            self.service.store.places.settle = nothing_to_settle
             reports.uninstall()
             ceiling.lift(ceiling.until)
             self.close()
@@ -296,7 +298,7 @@ class Server:
         A client that drops an array says so on its lease channel, and may ask for the next one, on another socket,
         before the loop has looked there.
         """
-        if not self._serves or threading.get_ident() == self._loop_thread:
+        if threading.get_ident() == self._loop_thread:
             return False
         settled = threading.Event()
         self._settling.append(settled)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from arrayhost.core.handles import ArrayHandle, ObjectHandle
 from arrayhost.core.leases import LeaseTable
 from arrayhost.core.records import HostStatistics
-from arrayhost.errors import HostMemoryError, StaleProxyError
+from arrayhost.errors import HostMemoryError, ProtocolError, StaleProxyError
 from arrayhost.host.clients import current_client
 from arrayhost.host.names import NameTable
 from arrayhost.host.places import Place, Places
@@ -257,6 +257,9 @@ class Store:
                 "grace of its handles ended; create it again, or give it a name so that it stays"
             )
         handle.layout.check(referent.mapping.n_bytes)
+        if handle.layout.nbytes and not referent.layout.nbytes:
+            # Its place is a few bytes all the same: of a file, those of the header.
+            raise ProtocolError(f"a view of {handle.layout.nbytes} bytes of an array that has none")
         return self.operand(referent, handle.layout)
 
     def find_packed(self, packed: bytes) -> Operand:
@@ -346,10 +349,10 @@ class Store:
         array = self._arrays.get(ident)
         if array is None or not array.guard.is_written_by(pid):
             return True
-        if not array.guard.judge_writer():
-            return False
-        log.warning("array %d is torn: process %d died while it wrote", ident, pid)
-        return True
+        is_torn = array.guard.judge_writer()
+        if is_torn:
+            log.warning("array %d is torn: process %d died while it wrote", ident, pid)
+        return is_torn is not None
 
     def expire(self) -> float | None:
         """Free what outlived its grace; return when (monotonic seconds) to look again."""

@@ -6,8 +6,11 @@ lock files. Looking on is the loop's work, between other things. Without it, the
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING, NamedTuple
+
+from arrayhost.errors import ArrayHostError
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
     from arrayhost.host.store import Store
 
 __all__ = ["Suspects"]
+
+log = logging.getLogger(__name__)
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1e-3, 0.05
 # Of a process that has ended; one that has merely closed its session keeps its locks.
@@ -51,8 +56,15 @@ class Suspects:
         if not self._open:
             return None
         now = time.monotonic()
-        self._open = [one for one in self._open if not self._store.judge_writer(one.ident, one.pid) and now < one.until]
+        self._open = [one for one in self._open if not self._is_judged(one) and now < one.until]
         if not self._open:
             return None
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
         return now + self._pause
+
+    def _is_judged(self, one: _Suspect) -> bool:
+        try:
+            return self._store.judge_writer(one.ident, one.pid)
+        except (ArrayHostError, OSError) as error:  # no descriptor is left, say: the loop has other things to do
+            log.debug("array %d cannot be looked at: %s", one.ident, error)
+            return False

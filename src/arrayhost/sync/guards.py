@@ -483,17 +483,19 @@ class Guard:
         """Whether a process has begun a write and not ended it."""
         return self.writer_pid == pid and bool(self.words[self.base + VERSION] & 1)
 
-    def judge_writer(self) -> bool:
-        """Set the torn mark if nobody has the lock and a write has not been ended; False if somebody has it."""
+    def judge_writer(self) -> bool | None:
+        """Set the torn mark if a write was not ended, and tell whether it was not; None while somebody has the lock."""
         hold = Hold(self, None, SHARED)
         try:
             file = hold.file = self.files.take(self.slot)
-            is_free = try_lock(file.fd, self.shared_bytes)
-            if is_free:
+            if not try_lock(file.fd, self.shared_bytes):
+                return None
+            is_torn = bool(self.words[self.base + VERSION] & 1)
+            if is_torn:
                 self._note_dead_writer()
+            return is_torn
         finally:
             hold.free()
-        return is_free
 
     def _refuse_own_thread(self, owner: Any, mode: int, *, may_await: bool) -> None:
         """Refuse to wait for a hold that cannot end while the calling thread waits.
