@@ -60,7 +60,10 @@ def as_strided(
     steps = layout.strides if strides is None else tuple(map(operator.index, strides))
     view = replace(layout, shape=sizes, strides=steps, writeable=layout.writeable and writeable)
     if len(sizes) != len(steps) or len(sizes) > MAX_NDIM or min(sizes, default=0) < 0:
-        raise ValueError(f"as_strided() cannot make a view with shape {sizes} and strides {steps}")
+        raise ValueError(
+            f"as_strided() cannot make a view with shape {sizes} and strides {steps}: it needs one length, 0 or more, "
+            f"and one stride for each of at most {MAX_NDIM} axes"
+        )
     if max(view.nbytes, *map(abs, steps)) > sys.maxsize:
         raise ValueError(f"a view with shape {sizes} and strides {steps} is larger than NumPy can describe")
     (begin, end), (first, last) = layout.extent(), view.extent()

@@ -293,8 +293,9 @@ class Server:
         self._keep_lease_deadlines()
 
     def settle(self) -> bool:
-        """Wait until the loop has acted on all that clients had told it before; False if it does not run, or is slow.
+        """Wait until the loop has acted on what clients had told it before; False if this is its thread, or it is slow.
 
+        Of each client's channel it reads as much as one receive takes.
         A client that drops an array says so on its lease channel, and may ask for the next one, on another socket,
         before the loop has looked there.
         """
